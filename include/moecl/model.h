@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* model.h - MoE layers out of checkpoints.
+ *
+ * A model is a Hugging Face directory: config.json beside model.safetensors, or beside shards with their
+ * model.safetensors.index.json. The files are memory-mapped; tensors are F32, F16 or BF16. Files are not trusted:
+ * every header, offset and shape is checked before it is used.
+ *
+ * Families: mixtral, qwen2_moe, qwen3_moe, olmoe (runtime/model/README.md says how to add one). */
+#ifndef MOECL_MODEL_H
+#define MOECL_MODEL_H
+
+#include <moecl/moecl.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The weights of a layer in host memory, as a checkpoint holds them. */
+typedef struct moecl_expert_weights {
+    moecl_matrix gate; /* [I,H] */
+    moecl_matrix up;   /* [I,H] */
+    moecl_matrix down; /* [H,I] */
+} moecl_expert_weights;
+
+typedef struct moecl_layer_weights {
+    moecl_matrix router;                 /* [E,H] */
+    const moecl_expert_weights *experts; /* E of them */
+    moecl_expert_weights shared;         /* data NULL: no shared expert */
+    moecl_matrix shared_gate;            /* [1,H]; data NULL: none */
+} moecl_layer_weights;
+
+/* Sets all weights of a layer: moecl_layer_set_router(), _set_expert() for each, _set_shared_expert(). */
+MOECL_API moecl_status moecl_layer_set_weights(moecl_layer *layer, const moecl_layer_weights *weights);
+
+typedef struct moecl_model moecl_model;
+
+/* Opens a checkpoint directory. Needs no device; the context must outlive the model.
+ * MOECL_FILE_ERROR (a file is missing or unreadable), MOECL_BAD_FILE (malformed: the sentence says where),
+ * MOECL_UNKNOWN_MODEL (no family has this model_type), MOECL_UNSUPPORTED (an activation or setting we lack). */
+MOECL_API moecl_status moecl_model_open(moecl_context *context, const char *directory, moecl_model **model);
+MOECL_API void moecl_model_close(moecl_model *model); /* NULL is allowed */
+
+typedef struct moecl_model_info {
+    const char *model_type; /* as config.json says; owned by the model */
+    const char *family;     /* the table row that serves it; static storage */
+    size_t layers;          /* all of the model's layers; those that are dense count too */
+} moecl_model_info;
+MOECL_API void moecl_model_describe(const moecl_model *model, moecl_model_info *info);
+
+/* Whether layer `layer` (the N of the tensor names) is an MoE layer. false past the last layer. */
+MOECL_API bool moecl_model_is_moe(const moecl_model *model, size_t layer);
+/* The layer's options: sizes, router settings; `weights` is the type that its expert tensors have in the file,
+ * `activations` MOECL_F32, the rest zero. MOECL_INVALID_ARGUMENT (no such layer, or a dense one),
+ * MOECL_BAD_FILE (a tensor is missing or has the wrong shape or dtype; the sentence names it). */
+MOECL_API moecl_status moecl_model_layer_options(moecl_model *model, size_t layer, moecl_layer_options *options);
+/* The layer's weights: matrices that point into the mapped files, valid until the model is closed. Free the array
+ * with moecl_model_weights_free(). */
+MOECL_API moecl_status moecl_model_weights(moecl_model *model, size_t layer, moecl_layer_weights *weights);
+MOECL_API void moecl_model_weights_free(moecl_layer_weights *weights); /* zeroes it; NULL is allowed */
+
+/* Makes a layer and streams its weights from the files, expert by expert; pages read are given back as it goes, so
+ * that peak host memory is the packed weights plus a few experts. `options` as from moecl_model_layer_options(), with
+ * weights, activations, variant, parameters and workspace_budget as the caller wants them. */
+MOECL_API moecl_status moecl_layer_load(moecl_model *model, size_t layer, const moecl_layer_options *options,
+                                        moecl_layer **loaded);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* stages.h - the stages of a layer, each by itself, on the caller's buffers.
+ *
+ *     x --moecl_route--> ids, weights --moecl_permute--> offsets, rows
+ *       --moecl_grouped_gemm (gate and up)--> h --moecl_grouped_gemm (down)--> z --moecl_combine--> y
+ *
+ * Every function queues its work, returns, and takes a wait list and an event as OpenCL's own calls do. Workspaces are
+ * the caller's; their size is a query. Kernels are built on the first call with a context, then kept. */
+#ifndef MOECL_STAGES_H
+#define MOECL_STAGES_H
+
+#include <moecl/moecl.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ------------------------------------------------------------------------------------------------- routing -- */
+
+/* Routes `tokens` rows of x (activations [T,H]) with the layer's router and, where they are wanted, writes the logits
+ * (f32 [T,E]; memory NULL: not wanted). Uses the layer's workspace. */
+MOECL_API moecl_status moecl_route(moecl_layer *layer, size_t tokens, moecl_buffer x, moecl_routing routing,
+                                   moecl_buffer logits, cl_uint num_events_in_wait_list,
+                                   const cl_event *event_wait_list, cl_event *event);
+
+/* --------------------------------------------------------------------------------------------- permutation -- */
+
+/* The T*k assignments (token t, choice j) = t*k + j, stably sorted by expert. */
+typedef struct moecl_permutation {
+    moecl_buffer offsets;     /* u32 [E+1]: expert e has the rows offsets[e] to offsets[e+1]-1; offsets[0] = 0 */
+    moecl_buffer assignments; /* u32 [T*k]: row -> assignment. Rows past offsets[E] are left undefined */
+    moecl_buffer rows;        /* i32 [T*k]: assignment -> row; -1 where the expert id is out of range */
+} moecl_permutation;
+
+/* Bytes of workspace for moecl_permute(). 0 on overflow. */
+MOECL_API size_t moecl_permute_workspace_size(size_t tokens, size_t top_k, size_t experts);
+/* ids i32 [T,k]. tokens * top_k must stay below 2^31. */
+MOECL_API moecl_status moecl_permute(moecl_context *context, size_t tokens, size_t top_k, size_t experts,
+                                     moecl_buffer ids, const moecl_permutation *permutation, moecl_buffer workspace,
+                                     cl_uint num_events_in_wait_list, const cl_event *event_wait_list, cl_event *event);
+
+/* -------------------------------------------------------------------------------------------- grouped GEMM -- */
+
+/* Weight matrices of G groups, packed on the device for one expert-GEMM variant. */
+typedef struct moecl_matrices moecl_matrices;
+
+typedef struct moecl_matrices_options {
+    size_t groups;          /* G, 1 to MOECL_MAX_EXPERTS */
+    size_t out;             /* N: rows of a weight matrix; of gate and of up alike where `gated` */
+    size_t in;              /* K: its columns */
+    bool gated;             /* two matrices a group, gate and up: the product is silu(gate x) * (up x) */
+    moecl_type weights;     /* storage */
+    moecl_type activations; /* type of the product's input rows; its output is f32 */
+    const char *variant;    /* NULL: the plan decides */
+    const char *parameters; /* "name=value,..."; NULL: those fitted to the device */
+} moecl_matrices_options;
+
+MOECL_API moecl_status moecl_matrices_create(moecl_context *context, const moecl_matrices_options *options,
+                                             moecl_matrices **matrices);
+MOECL_API void moecl_matrices_destroy(moecl_matrices *matrices); /* NULL is allowed */
+/* Packs the matrix [N,K] of a group, and `up` [N,K] where gated (else NULL). Blocks. */
+MOECL_API moecl_status moecl_matrices_set(moecl_matrices *matrices, size_t group, const moecl_matrix *matrix,
+                                          const moecl_matrix *up);
+MOECL_API const moecl_matrices_options *moecl_matrices_describe(const moecl_matrices *matrices);
+
+/* The matrices that a layer packed, owned by the layer. */
+typedef enum moecl_layer_part {
+    MOECL_PART_ROUTER,         /* 1 group  [E,H], and the shared gate's row behind where there is one */
+    MOECL_PART_GATE_UP,        /* E groups [I,H], gated */
+    MOECL_PART_DOWN,           /* E groups [H,I] */
+    MOECL_PART_SHARED_GATE_UP, /* 1 group  [S,H], gated; NULL without a shared expert */
+    MOECL_PART_SHARED_DOWN     /* 1 group  [H,S]; NULL without a shared expert */
+} moecl_layer_part;
+MOECL_API moecl_matrices *moecl_layer_matrices(moecl_layer *layer, moecl_layer_part part);
+
+/* What a product of gated matrices gives. */
+typedef enum moecl_product {
+    MOECL_PRODUCT_ACTIVATED, /* [rows,N] = silu(gate x) * (up x); the plain product where not gated */
+    MOECL_PRODUCT_LINEAR     /* [rows,2N] = gate x, then up x, no activation; the plain product where not gated */
+} moecl_product;
+
+typedef struct moecl_grouped_gemm_call {
+    size_t rows;        /* upper bound of offsets[G]; at most this many rows are read and written */
+    moecl_buffer input; /* rows of K values, of the type `input_type` */
+    moecl_type input_type;
+    moecl_buffer assignments; /* u32 [rows]: row r of the product reads input row assignments[r] / divisor;
+                               * memory NULL: row r reads row r */
+    size_t divisor;           /* k, for the assignments of a permutation of tokens; 0 counts as 1 */
+    moecl_buffer offsets;     /* u32 [G+1] */
+    moecl_product product;
+    moecl_buffer output;    /* f32 [rows, N or 2N]; rows past offsets[G] are left untouched */
+    moecl_buffer workspace; /* as the query says */
+} moecl_grouped_gemm_call;
+
+/* Bytes of workspace for a product over up to `rows` rows. 0 on overflow. */
+MOECL_API size_t moecl_grouped_gemm_workspace_size(const moecl_matrices *matrices, size_t rows);
+MOECL_API moecl_status moecl_grouped_gemm(moecl_matrices *matrices, const moecl_grouped_gemm_call *call,
+                                          cl_uint num_events_in_wait_list, const cl_event *event_wait_list,
+                                          cl_event *event);
+
+/* ------------------------------------------------------------------------------------------------- combine -- */
+
+/* y[t] = sum over j = 0..k-1, in that order, of weights[t,j] * z[rows[t*k+j]]  (rows of -1 give nothing) */
+typedef struct moecl_combine_call {
+    size_t tokens, top_k, hidden;
+    moecl_buffer z;             /* f32 [T*k, H], rows in expert order */
+    moecl_buffer rows;          /* i32 [T*k], of the permutation */
+    moecl_buffer weights;       /* f32 [T,k] */
+    moecl_buffer shared;        /* f32 [T,H], added last; memory NULL: none */
+    moecl_buffer shared_logits; /* f32: shared[t] is scaled by sigmoid(shared_logits[t * shared_stride]); NULL: by 1 */
+    size_t shared_stride;
+    moecl_buffer y; /* out: [T,H] of the type `output_type` */
+    moecl_type output_type;
+} moecl_combine_call;
+
+MOECL_API moecl_status moecl_combine(moecl_context *context, const moecl_combine_call *call,
+                                     cl_uint num_events_in_wait_list, const cl_event *event_wait_list, cl_event *event);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
