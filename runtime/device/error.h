@@ -13,9 +13,9 @@ struct moecl_error {
 };
 
 #if defined(__GNUC__)
-#define MOECL_PRINTF(format, first) __attribute__((format(printf, format, first)))
+#define MOECL_PRINTF(text, first) __attribute__((format(printf, text, first)))
 #else
-#define MOECL_PRINTF(format, first)
+#define MOECL_PRINTF(text, first)
 #endif
 
 /* Writes the sentence and returns `status`. error may be NULL. */
