@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* layers.c - layers with random weights. */
+#include "layers.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "random.h"
+
+static moecl_matrix random_matrix(uint64_t *seed, moecl_type type, size_t rows, size_t columns)
+{
+    float *values = make(rows * columns, sizeof *values);
+    random_fill(seed, 1.0 / sqrt((double)columns), values, rows * columns);
+    void *stored = make(rows * columns, moecl_type_size(type));
+    moecl_convert(values, MOECL_F32, stored, type, rows * columns);
+    free(values);
+    return (moecl_matrix){stored, type, rows, columns};
+}
+
+static moecl_expert_weights random_expert(uint64_t *seed, moecl_type type, size_t hidden, size_t intermediate)
+{
+    moecl_expert_weights expert;
+    expert.gate = random_matrix(seed, type, intermediate, hidden);
+    expert.up = random_matrix(seed, type, intermediate, hidden);
+    expert.down = random_matrix(seed, type, hidden, intermediate);
+    return expert;
+}
+
+static void expert_free(const moecl_expert_weights *expert)
+{
+    free((void *)expert->gate.data);
+    free((void *)expert->up.data);
+    free((void *)expert->down.data);
+}
+
+struct host_layer host_layer_make(const moecl_layer_options *options, moecl_type stored, uint64_t seed)
+{
+    struct host_layer layer = {.options = *options};
+    layer.experts = make(options->experts, sizeof *layer.experts);
+    layer.weights.experts = layer.experts;
+    layer.weights.router = random_matrix(&seed, stored, options->experts, options->hidden);
+    for (size_t e = 0; e < options->experts; e++)
+        layer.experts[e] = random_expert(&seed, stored, options->hidden, options->intermediate);
+    if (options->shared_intermediate > 0)
+        layer.weights.shared = random_expert(&seed, stored, options->hidden, options->shared_intermediate);
+    if (options->shared_intermediate > 0 && options->shared_gated)
+        layer.weights.shared_gate = random_matrix(&seed, stored, 1, options->hidden);
+    return layer;
+}
+
+void host_layer_free(struct host_layer *layer)
+{
+    for (size_t e = 0; e < layer->options.experts; e++)
+        expert_free(&layer->experts[e]);
+    expert_free(&layer->weights.shared);
+    free((void *)layer->weights.router.data);
+    free((void *)layer->weights.shared_gate.data);
+    free(layer->experts);
+}
+
+moecl_layer *host_layer_upload(moecl_context *context, const struct host_layer *layer)
+{
+    moecl_layer *uploaded = NULL;
+    ASSERT_OK(context, moecl_layer_create(context, &layer->options, &uploaded));
+    ASSERT_OK(context, moecl_layer_set_weights(uploaded, &layer->weights));
+    return uploaded;
+}
+
+static void *element(const moecl_matrix *matrix, size_t row, size_t column)
+{
+    return (char *)matrix->data + (row * matrix->columns + column) * moecl_type_size(matrix->type);
+}
+
+void matrix_set(const moecl_matrix *matrix, size_t row, size_t column, float value)
+{
+    moecl_convert(&value, MOECL_F32, element(matrix, row, column), matrix->type, 1);
+}
+
+float matrix_get(const moecl_matrix *matrix, size_t row, size_t column)
+{
+    float value;
+    moecl_convert(element(matrix, row, column), matrix->type, &value, MOECL_F32, 1);
+    return value;
+}

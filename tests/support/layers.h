@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* layers.h - layers with random weights. */
+#ifndef MOECL_TESTS_LAYERS_H
+#define MOECL_TESTS_LAYERS_H
+
+#include <moecl/reference.h>
+
+#include "check.h"
+
+/* Weights in host memory. All are scaled so that a normally distributed x gives outputs of the order of 1. */
+struct host_layer {
+    moecl_layer_options options;
+    moecl_layer_weights weights;
+    moecl_expert_weights *experts; /* what weights.experts points to */
+};
+
+/* Random weights, stored in host memory as `stored`. */
+struct host_layer host_layer_make(const moecl_layer_options *options, moecl_type stored, uint64_t seed);
+void host_layer_free(struct host_layer *layer);
+
+/* A layer on the device with these weights. */
+moecl_layer *host_layer_upload(moecl_context *context, const struct host_layer *layer);
+
+/* An element of a matrix, set to `value`: to spoil it. */
+void matrix_set(const moecl_matrix *matrix, size_t row, size_t column, float value);
+float matrix_get(const moecl_matrix *matrix, size_t row, size_t column);
+
+#endif
