@@ -58,14 +58,6 @@ void host_layer_free(struct host_layer *layer)
     free(layer->experts);
 }
 
-moecl_layer *host_layer_upload(moecl_context *context, const struct host_layer *layer)
-{
-    moecl_layer *uploaded = NULL;
-    ASSERT_OK(context, moecl_layer_create(context, &layer->options, &uploaded));
-    ASSERT_OK(context, moecl_layer_set_weights(uploaded, &layer->weights));
-    return uploaded;
-}
-
 static void *element(const moecl_matrix *matrix, size_t row, size_t column)
 {
     return (char *)matrix->data + (row * matrix->columns + column) * moecl_type_size(matrix->type);
