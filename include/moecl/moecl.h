@@ -158,7 +158,7 @@ typedef struct moecl_device_info {
     char version[128], c_version[128]; /* CL_DEVICE_VERSION, CL_DEVICE_OPENCL_C_VERSION */
     cl_device_type type;
     unsigned compute_units;
-    unsigned native_floats;                               /* preferred vector width, in floats */
+    unsigned native_floats;                               /* native vector width, in floats */
     uint64_t global_memory, max_allocation, local_memory; /* bytes */
     bool local_is_global;                                 /* local memory is ordinary memory */
     size_t max_work_group;                                /* work-items */

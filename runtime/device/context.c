@@ -2,6 +2,7 @@
 /* context.c - a context's life: made bare, then given a device of its own or the caller's. */
 #include "context.h"
 
+#include "describe.h"
 #include "memory.h"
 #include "platform.h"
 #include "probe.h"
@@ -183,7 +184,7 @@ moecl_status moecl_context_adopt(moecl_context *context, cl_context cl, cl_devic
         FAIL(&context->error, MOECL_INVALID_ARGUMENT, "the OpenCL context, the device or the queue is NULL");
     TRY(check_belongs(context, cl, device, queue));
     CL_TRY(&context->error, clGetCommandQueueInfo(queue, CL_QUEUE_PROPERTIES, sizeof(properties), &properties, NULL));
-    TRY(moecl_platform_ask(&context->error, device, &info));
+    TRY(moecl_describe_device(&context->error, device, &info));
     TRY(find_indices(context, device, &info));
     TRY(retain(&context->error, cl, device, queue));
 

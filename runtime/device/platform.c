@@ -8,110 +8,8 @@
 #include <string.h>
 
 #include "context.h"
+#include "describe.h"
 #include "memory.h"
-
-/* ------------------------------------------------------------------------------------------ asking a device -- */
-
-/* Copies what fits of a driver's text, without the blanks that some put around it. */
-static void copy_text(char *to, size_t capacity, const char *text)
-{
-    while (isspace((unsigned char)*text))
-        text++;
-    size_t length = strlen(text);
-    while (length > 0 && isspace((unsigned char)text[length - 1]))
-        length--;
-    if (length > capacity - 1)
-        length = capacity - 1;
-    memcpy(to, text, length);
-    to[length] = 0;
-}
-
-static moecl_status ask_text(struct moecl_error *error, cl_device_id device, cl_device_info name, char *to,
-                             size_t capacity)
-{
-    moecl_status status = MOECL_OK;
-    char *text = NULL;
-    size_t size = 0;
-    CL_TRY(error, clGetDeviceInfo(device, name, 0, NULL, &size));
-    text = moecl_allocate(size + 1, 1);
-    if (text == NULL)
-        FAIL(error, MOECL_OUT_OF_HOST_MEMORY, "no host memory for a device's description");
-    CL_TRY(error, clGetDeviceInfo(device, name, size, text, NULL));
-    copy_text(to, capacity, text);
-out:
-    moecl_free(text);
-    return status;
-}
-
-static moecl_status ask_platform_name(struct moecl_error *error, cl_device_id device, char *to, size_t capacity)
-{
-    moecl_status status = MOECL_OK;
-    char *text = NULL;
-    size_t size = 0;
-    cl_platform_id platform;
-    CL_TRY(error, clGetDeviceInfo(device, CL_DEVICE_PLATFORM, sizeof(platform), &platform, NULL));
-    CL_TRY(error, clGetPlatformInfo(platform, CL_PLATFORM_NAME, 0, NULL, &size));
-    text = moecl_allocate(size + 1, 1);
-    if (text == NULL)
-        FAIL(error, MOECL_OUT_OF_HOST_MEMORY, "no host memory for a platform's name");
-    CL_TRY(error, clGetPlatformInfo(platform, CL_PLATFORM_NAME, size, text, NULL));
-    copy_text(to, capacity, text);
-out:
-    moecl_free(text);
-    return status;
-}
-
-moecl_status moecl_platform_ask(struct moecl_error *error, cl_device_id device, moecl_device_info *info)
-{
-    moecl_status status = MOECL_OK;
-    cl_uint compute_units, native_floats;
-    cl_ulong global_memory, max_allocation, local_memory;
-    cl_device_local_mem_type local_type;
-    cl_command_queue_properties queues;
-
-    const struct {
-        cl_device_info name;
-        char *to;
-        size_t capacity;
-    } texts[] = {
-        {CL_DEVICE_NAME, info->name, sizeof(info->name)},
-        {CL_DEVICE_VENDOR, info->vendor, sizeof(info->vendor)},
-        {CL_DRIVER_VERSION, info->driver, sizeof(info->driver)},
-        {CL_DEVICE_VERSION, info->version, sizeof(info->version)},
-        {CL_DEVICE_OPENCL_C_VERSION, info->c_version, sizeof(info->c_version)},
-    };
-    const struct {
-        cl_device_info name;
-        void *to;
-        size_t size;
-    } numbers[] = {
-        {CL_DEVICE_TYPE, &info->type, sizeof(info->type)},
-        {CL_DEVICE_MAX_COMPUTE_UNITS, &compute_units, sizeof(compute_units)},
-        {CL_DEVICE_PREFERRED_VECTOR_WIDTH_FLOAT, &native_floats, sizeof(native_floats)},
-        {CL_DEVICE_GLOBAL_MEM_SIZE, &global_memory, sizeof(global_memory)},
-        {CL_DEVICE_MAX_MEM_ALLOC_SIZE, &max_allocation, sizeof(max_allocation)},
-        {CL_DEVICE_LOCAL_MEM_SIZE, &local_memory, sizeof(local_memory)},
-        {CL_DEVICE_LOCAL_MEM_TYPE, &local_type, sizeof(local_type)},
-        {CL_DEVICE_MAX_WORK_GROUP_SIZE, &info->max_work_group, sizeof(info->max_work_group)},
-        {CL_DEVICE_QUEUE_PROPERTIES, &queues, sizeof(queues)},
-    };
-
-    TRY(ask_platform_name(error, device, info->platform, sizeof(info->platform)));
-    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
-        TRY(ask_text(error, device, texts[i].name, texts[i].to, texts[i].capacity));
-    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
-        CL_TRY(error, clGetDeviceInfo(device, numbers[i].name, numbers[i].size, numbers[i].to, NULL));
-
-    info->compute_units = compute_units;
-    info->native_floats = native_floats;
-    info->global_memory = global_memory;
-    info->max_allocation = max_allocation;
-    info->local_memory = local_memory;
-    info->local_is_global = local_type == CL_GLOBAL;
-    info->out_of_order = (queues & CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE) != 0;
-out:
-    return status;
-}
 
 /* ---------------------------------------------------------------------------------------------- enumeration -- */
 
@@ -156,7 +54,7 @@ static moecl_status append_devices(struct moecl_error *error, cl_platform_id pla
         *device = (struct moecl_device){.platform = platform, .id = ids[d]};
         device->info.platform_index = index;
         device->info.device_index = d;
-        TRY(moecl_platform_ask(error, ids[d], &device->info));
+        TRY(moecl_describe_device(error, ids[d], &device->info));
         ++*count;
     }
 out:

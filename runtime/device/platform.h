@@ -16,7 +16,5 @@ struct moecl_device {
 moecl_status moecl_platform_devices(struct moecl_error *error, struct moecl_device **devices, size_t *count);
 /* The device that `specification` means, as moecl_context_open() documents. */
 moecl_status moecl_platform_choose(struct moecl_error *error, const char *specification, struct moecl_device *chosen);
-/* What the driver says about a device; leaves the indices and what probes find alone. */
-moecl_status moecl_platform_ask(struct moecl_error *error, cl_device_id device, moecl_device_info *info);
 
 #endif

@@ -164,34 +164,6 @@ out:
 
 /* -------------------------------------------------------------------------------------------------- binaries -- */
 
-static char *ask_text(cl_device_id device, cl_device_info name)
-{
-    size_t size = 0;
-    if (clGetDeviceInfo(device, name, 0, NULL, &size) != CL_SUCCESS)
-        return NULL;
-    char *text = moecl_allocate(size + 1, 1);
-    if (text != NULL && clGetDeviceInfo(device, name, size, text, NULL) != CL_SUCCESS)
-        text[0] = 0;
-    return text;
-}
-
-/* The extensions stand for the instruction set where a driver names all processors alike. */
-char *moecl_device_key(const struct moecl_context *context)
-{
-    const moecl_device_info *info = &context->info;
-    char platform_version[256] = "";
-    cl_platform_id platform;
-    if (clGetDeviceInfo(context->device, CL_DEVICE_PLATFORM, sizeof(platform), &platform, NULL) == CL_SUCCESS)
-        clGetPlatformInfo(platform, CL_PLATFORM_VERSION, sizeof(platform_version) - 1, platform_version, NULL);
-    char *extensions = ask_text(context->device, CL_DEVICE_EXTENSIONS);
-    char *key = NULL;
-    if (extensions != NULL)
-        key = moecl_format("%s|%s|%s|%s|%s|%s|%u|%s", info->platform, platform_version, info->vendor, info->name,
-                           info->version, info->driver, info->compute_units, extensions);
-    moecl_free(extensions);
-    return key;
-}
-
 /* The key of a program in the disk cache; NULL when there is no memory, which only means no cache. */
 static char *program_key(const struct moecl_context *context, const char *source, const char *options)
 {
@@ -325,7 +297,8 @@ moecl_status moecl_kernel_create(struct moecl_context *context, const char *file
     TRY(find_program(context, file, options, &program));
     CL_NEW(&context->error, object, clCreateKernel(program->program, kernel, &cl_code));
     *created = object;
-    return MOECL_OK;
 out:
-    return moecl_error_append(&context->error, status, " (kernel %s of %s)", kernel, file);
+    if (status == MOECL_OPENCL_ERROR)
+        moecl_error_append(&context->error, status, " (kernel %s of %s)", kernel, file);
+    return status;
 }
