@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* model.h - what a moecl_model is made of. */
+#ifndef MOECL_RUNTIME_MODEL_H
+#define MOECL_RUNTIME_MODEL_H
+
+#include <moecl/model.h>
+
+#include "checkpoint.h"
+#include "device/context.h"
+#include "family.h"
+
+struct moecl_model {
+    struct moecl_context *context;
+    char *directory;
+    struct moecl_config config;
+    struct moecl_checkpoint checkpoint;
+};
+
+#endif
