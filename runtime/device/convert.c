@@ -56,6 +56,14 @@ static inline float float_of(uint32_t bits)
     return value;
 }
 
+/* By masks: of a conditional, gcc makes a branch as soon as floating-point arithmetic is in it. Magnitudes without
+ * their sign fit a signed number, which is what SSE2 compares. */
+static inline uint32_t choose(bool condition, uint32_t yes, uint32_t no)
+{
+    uint32_t mask = 0u - (uint32_t)condition;
+    return (yes & mask) | (no & ~mask);
+}
+
 static inline float f32_from_bf16(uint16_t value)
 {
     return float_of((uint32_t)value << 16);
@@ -66,7 +74,7 @@ static inline uint16_t bf16_from_f32(float value)
     uint32_t bits = bits_of(value);
     uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
     uint32_t quiet = bits >> 16 | 0x40; /* rounding could make infinity of a NaN */
-    return (uint16_t)((bits & 0x7fffffff) > 0x7f800000 ? quiet : rounded);
+    return (uint16_t)choose((int32_t)(bits & 0x7fffffff) > 0x7f800000, quiet, rounded);
 }
 
 /* Both directions move the exponent by 112 = 127 - 15, the difference of the biases, and leave subnormals to the
@@ -77,7 +85,8 @@ static inline float f32_from_f16(uint16_t value)
     uint32_t normal = magnitude + (112u << 23);
     uint32_t special = magnitude + (224u << 23); /* infinity, NaN: the largest exponent stays the largest */
     uint32_t subnormal = bits_of(float_of(magnitude + (113u << 23)) - float_of(113u << 23));
-    uint32_t result = magnitude >= 0x0f800000 ? special : magnitude < 0x00800000 ? subnormal : normal;
+    uint32_t result = choose((int32_t)magnitude < 0x00800000, subnormal, normal);
+    result = choose((int32_t)magnitude >= 0x0f800000, special, result);
     return float_of(result | (uint32_t)(value & 0x8000) << 16);
 }
 
@@ -87,8 +96,9 @@ static inline uint16_t f16_from_f32(float value)
     uint32_t magnitude = bits & 0x7fffffff;
     uint32_t normal = (magnitude - (112u << 23) + 0xfff + (magnitude >> 13 & 1)) >> 13;
     uint32_t subnormal = bits_of(float_of(magnitude) + 0.5f) - bits_of(0.5f); /* rounds at 2^-24 */
-    uint32_t special = magnitude > 0x7f800000 ? 0x7e00 : 0x7c00;
-    uint32_t result = magnitude < 0x38800000 ? subnormal : magnitude < 0x47800000 ? normal : special;
+    uint32_t special = choose((int32_t)magnitude > 0x7f800000, 0x7e00, 0x7c00);
+    uint32_t result = choose((int32_t)magnitude < 0x38800000, subnormal, normal);
+    result = choose((int32_t)magnitude >= 0x47800000, special, result);
     return (uint16_t)(result | (bits >> 16 & 0x8000));
 }
 
