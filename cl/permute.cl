@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* permute.cl - sorts the T*k assignments by expert: a stable counting sort.
+ *
+ * An assignment a = t*k + j is token t's choice j. The assignments are cut into chunks of `length`; chunk c has a row of
+ * counts, one for each expert.
+ *
+ *     permute_count     a work-item a chunk:     counts[c][e] = how many of the chunk's ids are e
+ *     permute_scan      a work-item an expert:   counts[c][e] = sum over chunks before c; totals[e] = the sum over all
+ *     permute_offsets   one work-item:           offsets = prefix of totals, with a leading zero
+ *     permute_scatter   a work-item a chunk:     row = offsets[e] + counts[c][e]++, in the order of the assignments
+ *
+ * Shapes: ids i32 [T*k]; counts u32 [chunks][E]; totals u32 [E]; offsets u32 [E+1]; assignments u32 [rows] (row ->
+ * assignment); rows i32 [T*k] (assignment -> row, -1 for an id outside 0..E-1).
+ * Deterministic: no atomics decide an order, each count has one owner. */
+
+__kernel void permute_count(__global const int *ids_memory, ulong ids_offset, uint count, uint length, uint experts,
+                            __global uint *counts_memory, ulong counts_offset)
+{
+    __global const int *ids = VIEW(const int, ids);
+    const uint chunk = get_global_id(0);
+    const uint begin = chunk * length, end = min(begin + length, count);
+    if (begin >= count)
+        return;
+    __global uint *counts = VIEW(uint, counts) + (ulong)chunk * experts;
+    for (uint e = 0; e < experts; e++)
+        counts[e] = 0;
+    for (uint a = begin; a < end; a++)
+        if (ids[a] >= 0 && (uint)ids[a] < experts)
+            counts[ids[a]]++;
+}
+
+__kernel void permute_scan(uint chunks, uint experts, __global uint *counts_memory, ulong counts_offset,
+                           __global uint *totals_memory, ulong totals_offset)
+{
+    __global uint *counts = VIEW(uint, counts);
+    const uint e = get_global_id(0);
+    if (e >= experts)
+        return;
+    uint total = 0;
+    for (uint c = 0; c < chunks; c++) {
+        const uint count = counts[(ulong)c * experts + e];
+        counts[(ulong)c * experts + e] = total;
+        total += count;
+    }
+    VIEW(uint, totals)[e] = total;
+}
+
+__kernel void permute_offsets(uint experts, __global const uint *totals_memory, ulong totals_offset,
+                              __global uint *offsets_memory, ulong offsets_offset)
+{
+    __global const uint *totals = VIEW(const uint, totals);
+    __global uint *offsets = VIEW(uint, offsets);
+    if (get_global_id(0) != 0)
+        return;
+    uint total = 0;
+    for (uint e = 0; e < experts; e++) {
+        offsets[e] = total;
+        total += totals[e];
+    }
+    offsets[experts] = total;
+}
+
+__kernel void permute_scatter(__global const int *ids_memory, ulong ids_offset, uint count, uint length, uint experts,
+                              __global uint *counts_memory, ulong counts_offset, __global const uint *offsets_memory,
+                              ulong offsets_offset, __global uint *assignments_memory, ulong assignments_offset,
+                              __global int *rows_memory, ulong rows_offset, __global uint *flag_memory,
+                              ulong flag_offset, uint flag)
+{
+    __global const int *ids = VIEW(const int, ids);
+    __global const uint *offsets = VIEW(const uint, offsets);
+    __global int *rows = VIEW(int, rows);
+    const uint chunk = get_global_id(0);
+    const uint begin = chunk * length, end = min(begin + length, count);
+    if (begin >= count)
+        return;
+    __global uint *counts = VIEW(uint, counts) + (ulong)chunk * experts;
+    bool in_range = true;
+    for (uint a = begin; a < end; a++) {
+        const int e = ids[a];
+        if (e >= 0 && (uint)e < experts) {
+            const uint row = offsets[e] + counts[e]++;
+            VIEW(uint, assignments)[row] = a;
+            rows[a] = (int)row;
+        } else {
+            rows[a] = -1;
+            in_range = false;
+        }
+    }
+    if (!in_range && flag)
+        atomic_or(VIEW(uint, flag), flag);
+}
