@@ -64,8 +64,9 @@
 #define FORM_GATED_PACKED 2u    /* silu(gate) * up                        -> packed */
 #define FORM_GATED_LINEAR 3u    /* gate, then up, without the activation  -> [rows, 2N] */
 
-/* One work-item an expert: writes its tiles; the last expert writes the surplus ones. */
-__kernel void tile_map(__global const uint *offsets_memory, ulong offsets_offset, uint groups, uint bound,
+/* One work-item an expert: writes its tiles; the last expert writes the surplus ones. Rows from `rows` on are left out,
+ * whatever the offsets say. */
+__kernel void tile_map(__global const uint *offsets_memory, ulong offsets_offset, uint groups, uint rows, uint bound,
                        __global uint4 *map_memory, ulong map_offset)
 {
     __global const uint *offsets = VIEW(const uint, offsets);
@@ -75,8 +76,8 @@ __kernel void tile_map(__global const uint *offsets_memory, ulong offsets_offset
         return;
     uint tile = 0;
     for (uint before = 0; before < group; before++)
-        tile += (offsets[before + 1] - offsets[before] + TILE_ROWS - 1) / TILE_ROWS;
-    const uint end = offsets[group + 1];
+        tile += (min(offsets[before + 1], rows) - min(offsets[before], rows) + TILE_ROWS - 1) / TILE_ROWS;
+    const uint end = min(offsets[group + 1], rows);
     for (uint row = offsets[group]; row < end && tile < bound; row += TILE_ROWS, tile++)
         map[tile] = (uint4)(group, row, min(end - row, (uint)TILE_ROWS), 0);
     if (group == groups - 1)

@@ -139,6 +139,23 @@ out:
     return status;
 }
 
+moecl_status moecl_launch_copy_rows(struct moecl_chain *chain, moecl_buffer from, size_t pitch, moecl_buffer to,
+                                    size_t row_bytes, size_t rows)
+{
+    moecl_status status = MOECL_OK;
+    const size_t from_origin[] = {from.offset, 0, 0}, to_origin[] = {to.offset, 0, 0}, region[] = {row_bytes, rows, 1};
+    if (row_bytes == 0 || rows == 0)
+        return MOECL_OK;
+    struct wait_list wait = next_wait(chain);
+    cl_event event = NULL;
+    CL_TRY(&chain->context->error,
+           clEnqueueCopyBufferRect(chain->context->queue, from.memory, to.memory, from_origin, to_origin, region, pitch,
+                                   0, row_bytes, 0, wait.count, wait.events, next_event(chain, &event)));
+    advance(chain, event);
+out:
+    return status;
+}
+
 /* ------------------------------------------------------------------------------------------- others' commands -- */
 
 moecl_status moecl_chain_leave(struct moecl_chain *chain)

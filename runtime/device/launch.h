@@ -50,6 +50,9 @@ moecl_status moecl_launch(struct moecl_chain *chain, cl_kernel kernel, cl_uint d
 /* Fills `size` bytes with a pattern of 4 or 8 bytes. */
 moecl_status moecl_launch_fill(struct moecl_chain *chain, moecl_buffer buffer, const void *pattern, size_t pattern_size,
                                size_t size);
+/* Copies `rows` rows of `row_bytes` bytes, which lie `pitch` bytes apart in `from` and without gaps in `to`. */
+moecl_status moecl_launch_copy_rows(struct moecl_chain *chain, moecl_buffer from, size_t pitch, moecl_buffer to,
+                                    size_t row_bytes, size_t rows);
 /* For work queued by others (CLBlast) in the middle of a chain: makes the queue's next commands wait for the chain so
  * far, and after it the chain wait for everything queued. */
 moecl_status moecl_chain_leave(struct moecl_chain *chain);

@@ -102,10 +102,10 @@ out:
 static char *full_options(const char *options)
 {
     if (options == NULL || *options == 0)
-        return moecl_duplicate("-cl-std=CL1.2");
+        return moecl_duplicate("-cl-std=CL1.2 -w");
     if (strstr(options, "-cl-std=") != NULL)
         return moecl_duplicate(options);
-    return moecl_format("-cl-std=CL1.2 %s", options);
+    return moecl_format("-cl-std=CL1.2 -w %s", options);
 }
 
 /* ----------------------------------------------------------------------------------------------------- build -- */

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* variant.h - the interface of an expert-GEMM variant.
+ *
+ * A grouped GEMM multiplies the rows of every group (expert) by that group's weights. A variant does it in three steps,
+ * which it queues on a chain:
+ *
+ *     group      once a permutation: what the variant must know of the groups' rows (a tile map, host-side counts)
+ *     pack       gathers rows of x into the variant's own input form
+ *     multiply   input form x weights -> rows in expert order, or the input form of the next product
+ *
+ * A variant is its tunable parameters and their constraints (data), the layout it reads, its sizes, and these calls.
+ * Adding one: its own .c and .cl, and one row in variants.c. */
+#ifndef MOECL_RUNTIME_VARIANT_H
+#define MOECL_RUNTIME_VARIANT_H
+
+#include <moecl/stages.h>
+
+#include "device/launch.h"
+#include "layout.h"
+#include "parameters.h"
+
+struct moecl_variant;
+
+/* What a product writes. The values are those of cl/tile.cl. */
+enum moecl_form {
+    MOECL_FORM_ROWS = 0,         /* the plain product             -> f32 [rows,N] */
+    MOECL_FORM_GATED_ROWS = 1,   /* silu(gate) * up               -> f32 [rows,N] */
+    MOECL_FORM_GATED_PACKED = 2, /* silu(gate) * up               -> the input form of a product with K = N */
+    MOECL_FORM_GATED_LINEAR = 3  /* gate, then up, not activated  -> f32 [rows,2N] */
+};
+
+/* A variant made ready for a device: its kernels and parameter values. Variants extend it. */
+struct moecl_gemm {
+    const struct moecl_variant *variant;
+    struct moecl_context *context;
+    unsigned values[MOECL_MAX_PARAMETERS];
+    struct moecl_layout layout; /* the one it reads, with these values */
+};
+
+/* Rows sorted by group. */
+struct moecl_grouping {
+    size_t groups;
+    size_t rows;          /* upper bound */
+    bool exact;           /* one group, of exactly `rows` rows: the host knows the offsets */
+    moecl_buffer offsets; /* u32 [groups+1] */
+    moecl_buffer map;     /* the variant's, map_bytes() of it */
+    /* of variants that need the counts on the host */
+    cl_uint host_offsets[MOECL_MAX_EXPERTS + 1];
+    size_t longest;  /* rows of the group that has most */
+    size_t capacity; /* rows of every group in a padded batch; 0: not padded */
+};
+
+struct moecl_pack {
+    moecl_buffer x; /* rows of `depth` values of `type` */
+    moecl_type type;
+    size_t depth;
+    moecl_buffer assignments; /* row r reads x's row assignments[r] / divisor */
+    size_t divisor;           /* 0: row r reads row r, assignments are not looked at */
+    moecl_buffer packed;      /* out */
+    moecl_buffer flag;        /* u32: NaN or infinity in x raises the bits flag_bits; memory NULL: no check */
+    cl_uint flag_bits;
+};
+
+struct moecl_multiply {
+    const moecl_matrices *matrices;
+    moecl_buffer packed; /* in: the variant's input form, depth = matrices' K */
+    enum moecl_form form;
+    moecl_buffer output;
+    moecl_buffer scratch; /* scratch_bytes() of it */
+};
+
+struct moecl_variant {
+    const char *name;
+    struct moecl_parameter_space space;
+    size_t largest_part; /* elements of weights that one buffer may hold; 0: as many as the device allows */
+    /* The values fitted to a device. */
+    void (*fit)(const moecl_device_info *info, unsigned *values);
+    /* Builds what serves any weights and inputs of the types given here and by later calls of prepare. */
+    moecl_status (*create)(struct moecl_context *context, const unsigned *values, struct moecl_gemm **gemm);
+    moecl_status (*prepare)(struct moecl_gemm *gemm, moecl_type weights, moecl_type input);
+    void (*destroy)(struct moecl_gemm *gemm);
+
+    /* Bytes; rows is an upper bound. Monotone in rows. */
+    size_t (*map_bytes)(const struct moecl_gemm *gemm, size_t groups, size_t rows);
+    size_t (*packed_bytes)(const struct moecl_gemm *gemm, size_t groups, size_t rows, size_t depth);
+    size_t (*scratch_bytes)(const struct moecl_gemm *gemm, const moecl_matrices *matrices, size_t rows);
+
+    moecl_status (*group)(struct moecl_gemm *gemm, struct moecl_chain *chain, struct moecl_grouping *grouping);
+    moecl_status (*pack)(struct moecl_gemm *gemm, struct moecl_chain *chain, const struct moecl_grouping *grouping,
+                         const struct moecl_pack *pack);
+    moecl_status (*multiply)(struct moecl_gemm *gemm, struct moecl_chain *chain, const struct moecl_grouping *grouping,
+                             const struct moecl_multiply *multiply);
+};
+
+extern const struct moecl_variant moecl_variant_tile;
+extern const struct moecl_variant moecl_variant_clblast;
+
+/* Makes the variant called `name` (NULL: the first of the table that the device serves) ready, with the parameters
+ * `parameters` (NULL: fitted). MOECL_UNSUPPORTED when there is none of that name. */
+moecl_status moecl_gemm_create(struct moecl_context *context, const char *name, const char *parameters,
+                               struct moecl_gemm **gemm);
+void moecl_gemm_destroy(struct moecl_gemm *gemm); /* NULL is allowed */
+
+#endif

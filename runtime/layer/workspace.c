@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* workspace.c - sizes of the regions, chunks under the budget, binding. */
+#include "workspace.h"
+
+#include "device/buffer.h"
+#include "device/memory.h"
+#include "layer.h"
+
+static const size_t default_budget = (size_t)1 << 30;
+enum { ALIGNMENT = 256 };
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+static size_t scratch_bytes(const struct moecl_layer *layer, const moecl_matrices *matrices, size_t rows)
+{
+    return matrices ? layer->gemm->variant->scratch_bytes(layer->gemm, matrices, rows) : 0;
+}
+
+/* Bytes of each region for a chunk of `tokens` tokens. No overflow: tokens, k, E and the matrix sizes are bounded. */
+static void region_bytes(const struct moecl_layer *layer, size_t tokens, size_t bytes[MOECL_REGION_COUNT])
+{
+    const moecl_layer_options *options = &layer->options;
+    const struct moecl_gemm *gemm = layer->gemm;
+    const struct moecl_variant *variant = gemm->variant;
+    const size_t rows = tokens * options->top_k, shared = options->shared_intermediate;
+    size_t scratch = larger(scratch_bytes(layer, layer->gate_up, rows), scratch_bytes(layer, layer->down, rows));
+    scratch = larger(scratch, scratch_bytes(layer, layer->router, tokens));
+    scratch = larger(scratch, scratch_bytes(layer, layer->shared_gate_up, tokens));
+    scratch = larger(scratch, scratch_bytes(layer, layer->shared_down, tokens));
+
+    bytes[MOECL_REGION_ALL_OFFSETS] = 2 * sizeof(cl_uint);
+    bytes[MOECL_REGION_ALL_MAP] = variant->map_bytes(gemm, 1, tokens);
+    bytes[MOECL_REGION_ALL_PACKED] = variant->packed_bytes(gemm, 1, tokens, options->hidden);
+    bytes[MOECL_REGION_LOGITS] = tokens * layer->router->options.out * sizeof(cl_float);
+    bytes[MOECL_REGION_IDS] = rows * sizeof(cl_int);
+    bytes[MOECL_REGION_WEIGHTS] = rows * sizeof(cl_float);
+    bytes[MOECL_REGION_COUNTS] = moecl_permute_workspace_size(tokens, options->top_k, options->experts);
+    bytes[MOECL_REGION_OFFSETS] = (options->experts + 1) * sizeof(cl_uint);
+    bytes[MOECL_REGION_ASSIGNMENTS] = rows * sizeof(cl_uint);
+    bytes[MOECL_REGION_ROWS] = rows * sizeof(cl_int);
+    bytes[MOECL_REGION_MAP] = variant->map_bytes(gemm, options->experts, rows);
+    bytes[MOECL_REGION_PACKED] = variant->packed_bytes(gemm, options->experts, rows, options->hidden);
+    bytes[MOECL_REGION_ACTIVATED] = variant->packed_bytes(gemm, options->experts, rows, options->intermediate);
+    bytes[MOECL_REGION_SHARED_ACTIVATED] = shared ? variant->packed_bytes(gemm, 1, tokens, shared) : 0;
+    bytes[MOECL_REGION_SCRATCH] = scratch;
+}
+
+/* The whole workspace, and the largest region, for a chunk. */
+static size_t total_bytes(const struct moecl_layer *layer, size_t tokens, size_t *largest)
+{
+    size_t bytes[MOECL_REGION_COUNT], total = 0;
+    region_bytes(layer, tokens, bytes);
+    *largest = 0;
+    for (size_t i = 0; i < MOECL_REGION_COUNT; i++) {
+        total += moecl_round_up(bytes[i], ALIGNMENT);
+        *largest = larger(*largest, bytes[i]);
+    }
+    return total;
+}
+
+/* Whether a chunk's workspace fits the caller's memory, or the budget and the device. */
+static bool chunk_fits(const struct moecl_layer *layer, size_t tokens)
+{
+    const struct moecl_workspace *workspace = &layer->workspace;
+    size_t largest;
+    const size_t total = total_bytes(layer, tokens, &largest);
+    if (workspace->given.memory)
+        return total <= workspace->given_bytes;
+    const size_t budget = layer->options.workspace_budget ? layer->options.workspace_budget : default_budget;
+    return total <= budget && largest <= layer->context->info.max_allocation;
+}
+
+moecl_status moecl_workspace_chunk(struct moecl_layer *layer, size_t tokens, size_t *chunk)
+{
+    moecl_status status = MOECL_OK;
+    size_t fits = 0, too_many = tokens + 1;
+    if (chunk_fits(layer, tokens)) {
+        *chunk = tokens;
+        goto out;
+    }
+    while (too_many - fits > 1) {
+        const size_t middle = fits + (too_many - fits) / 2;
+        if (chunk_fits(layer, middle))
+            fits = middle;
+        else
+            too_many = middle;
+    }
+    if (fits == 0) {
+        size_t largest;
+        FAIL(&layer->context->error, MOECL_DEVICE_TOO_SMALL,
+             "the workspace for one token needs %zu bytes, more than the budget or the device allows",
+             total_bytes(layer, 1, &largest));
+    }
+    *chunk = moecl_divide_up(tokens, moecl_divide_up(tokens, fits)); /* chunks of about the same size */
+out:
+    return status;
+}
+
+static moecl_status grow(struct moecl_layer *layer, size_t chunk)
+{
+    struct moecl_workspace *workspace = &layer->workspace;
+    moecl_status status = MOECL_OK;
+    size_t bytes[MOECL_REGION_COUNT];
+    cl_mem fresh[MOECL_REGION_COUNT] = {NULL};
+    region_bytes(layer, chunk, bytes);
+    for (size_t i = 0; i < MOECL_REGION_COUNT; i++)
+        TRY(moecl_buffer_create(layer->context, CL_MEM_READ_WRITE, bytes[i], "workspace", &fresh[i]));
+    for (size_t i = 0; i < MOECL_REGION_COUNT; i++) {
+        cl_mem old = workspace->own[i];
+        workspace->own[i] = fresh[i];
+        fresh[i] = old;
+    }
+    workspace->own_tokens = chunk;
+out:
+    for (size_t i = 0; i < MOECL_REGION_COUNT; i++)
+        moecl_buffer_release(fresh[i]);
+    return status;
+}
+
+moecl_status moecl_workspace_bind(struct moecl_layer *layer, size_t chunk)
+{
+    struct moecl_workspace *workspace = &layer->workspace;
+    moecl_status status = MOECL_OK;
+    size_t bytes[MOECL_REGION_COUNT], offset = 0;
+    if (!workspace->given.memory && workspace->own_tokens < chunk)
+        TRY(grow(layer, chunk));
+    region_bytes(layer, chunk, bytes);
+    for (size_t i = 0; i < MOECL_REGION_COUNT; i++) {
+        workspace->region[i] =
+            workspace->given.memory ? moecl_buffer_at(workspace->given, offset) : (moecl_buffer){workspace->own[i], 0};
+        offset += moecl_round_up(bytes[i], ALIGNMENT);
+    }
+out:
+    return status;
+}
+
+void moecl_workspace_release(struct moecl_workspace *workspace)
+{
+    for (size_t i = 0; i < MOECL_REGION_COUNT; i++)
+        moecl_buffer_release(workspace->own[i]);
+    moecl_buffer_release(workspace->given.memory);
+    *workspace = (struct moecl_workspace){0};
+}
+
+/* -------------------------------------------------------------------------------------------- public calls -- */
+
+static moecl_status check_tokens(struct moecl_layer *layer, size_t tokens)
+{
+    if (tokens <= MOECL_MAX_TOKENS)
+        return MOECL_OK;
+    return moecl_error_set(&layer->context->error, MOECL_INVALID_ARGUMENT, "%zu tokens; one call takes at most %d",
+                           tokens, MOECL_MAX_TOKENS);
+}
+
+moecl_status moecl_layer_workspace_size(moecl_layer *layer, size_t tokens, size_t *bytes)
+{
+    moecl_status status = MOECL_OK;
+    size_t chunk = 0, largest;
+    if (!layer || !bytes)
+        return MOECL_INVALID_ARGUMENT;
+    TRY(check_tokens(layer, tokens));
+    if (tokens > 0) {
+        /* The answer is about the budget, not about a workspace brought along earlier. */
+        const moecl_buffer given = layer->workspace.given;
+        layer->workspace.given.memory = NULL;
+        status = moecl_workspace_chunk(layer, tokens, &chunk);
+        layer->workspace.given = given;
+        TRY(status);
+    }
+    *bytes = chunk ? total_bytes(layer, chunk, &largest) : 0;
+out:
+    return status;
+}
+
+moecl_status moecl_layer_reserve(moecl_layer *layer, size_t tokens)
+{
+    moecl_status status = MOECL_OK;
+    size_t chunk;
+    if (!layer)
+        return MOECL_INVALID_ARGUMENT;
+    TRY(check_tokens(layer, tokens));
+    if (tokens > 0) {
+        TRY(moecl_workspace_chunk(layer, tokens, &chunk));
+        TRY(moecl_workspace_bind(layer, chunk));
+    }
+out:
+    return status;
+}
+
+moecl_status moecl_layer_set_workspace(moecl_layer *layer, moecl_buffer workspace, size_t bytes)
+{
+    moecl_status status = MOECL_OK;
+    if (!layer)
+        return MOECL_INVALID_ARGUMENT;
+    struct moecl_context *context = layer->context;
+    if (workspace.memory) {
+        TRY(moecl_buffer_check(context, workspace, bytes, ALIGNMENT, "workspace"));
+        CL_TRY(&context->error, clRetainMemObject(workspace.memory));
+    }
+    moecl_buffer_release(layer->workspace.given.memory);
+    layer->workspace.given = workspace;
+    layer->workspace.given_bytes = bytes;
+out:
+    return status;
+}
