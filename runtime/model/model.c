@@ -35,8 +35,8 @@ moecl_status moecl_model_open(moecl_context *context, const char *directory, moe
         *model = NULL;
     if (!context)
         return MOECL_INVALID_ARGUMENT;
-    if (!directory || !model)
-        FAIL(&context->error, MOECL_INVALID_ARGUMENT, "moecl_model_open: directory and model may not be NULL");
+    if (!directory || directory[0] == '\0' || !model)
+        FAIL(&context->error, MOECL_INVALID_ARGUMENT, "moecl_model_open: directory or model is NULL or empty");
     opened = moecl_allocate(1, sizeof *opened);
     if (!opened)
         FAIL(&context->error, MOECL_OUT_OF_HOST_MEMORY, "moecl_model_open: no memory for a model");
