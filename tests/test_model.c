@@ -267,6 +267,14 @@ static void test_arguments(void **state)
     assert_non_null(strstr(moecl_context_error(context), "moecl_model_open"));
     assert_int_equal(moecl_model_open(context, "", &model), MOECL_INVALID_ARGUMENT);
     assert_int_equal(moecl_model_open(context, "x", NULL), MOECL_INVALID_ARGUMENT);
+    moecl_layer_options options;
+    moecl_layer_weights weights;
+    assert_int_equal(moecl_model_layer_options(NULL, 0, &options), MOECL_INVALID_ARGUMENT);
+    assert_int_equal(moecl_model_weights(NULL, 0, &weights), MOECL_INVALID_ARGUMENT);
+    model = open_model(MOECL_TEST_DATA "/golden/olmoe");
+    assert_int_equal(moecl_model_layer_options(model, 0, NULL), MOECL_INVALID_ARGUMENT);
+    assert_int_equal(moecl_model_weights(model, 0, NULL), MOECL_INVALID_ARGUMENT);
+    moecl_model_close(model);
     moecl_model_close(NULL);
     moecl_model_weights_free(NULL);
 }

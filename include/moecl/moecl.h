@@ -104,7 +104,8 @@ typedef struct moecl_buffer {
     size_t offset; /* bytes */
 } moecl_buffer;
 
-/* A row-major matrix [rows, columns] in host memory, rows one after the other without gaps. Borrowed for the call. */
+/* A row-major matrix [rows, columns] in host memory, rows one after the other without gaps, of any alignment. Borrowed
+ * for the call. */
 typedef struct moecl_matrix {
     const void *data;
     moecl_type type;

@@ -174,10 +174,13 @@ static bool is_gated(const struct moecl_config *config)
 moecl_status moecl_model_weights(moecl_model *model, size_t layer, moecl_layer_weights *weights)
 {
     moecl_status status = MOECL_OK;
-    const struct moecl_config *config = &model->config;
     moecl_expert_weights *experts = NULL;
 
-    *weights = (moecl_layer_weights){0};
+    if (weights)
+        *weights = (moecl_layer_weights){0};
+    if (!model || !weights)
+        return MOECL_INVALID_ARGUMENT;
+    const struct moecl_config *config = &model->config;
     TRY(require_moe(model, layer));
     experts = moecl_allocate(config->experts, sizeof *experts);
     if (!experts)
@@ -224,9 +227,11 @@ static moecl_type common_type(const moecl_layer_weights *weights)
 moecl_status moecl_model_layer_options(moecl_model *model, size_t layer, moecl_layer_options *options)
 {
     moecl_status status = MOECL_OK;
-    const struct moecl_config *config = &model->config;
     moecl_layer_weights weights;
 
+    if (!model || !options)
+        return MOECL_INVALID_ARGUMENT;
+    const struct moecl_config *config = &model->config;
     TRY(moecl_model_weights(model, layer, &weights));
     *options = (moecl_layer_options){
         .experts = config->experts,

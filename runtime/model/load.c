@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* load.c - a checkpoint's weights into a layer. */
+#include <moecl/model.h>
+
+#include "model.h"
+
+static moecl_status set_expert(moecl_layer *layer, const moecl_layer_weights *weights, size_t expert)
+{
+    const moecl_expert_weights *matrices = &weights->experts[expert];
+    return moecl_layer_set_expert(layer, expert, &matrices->gate, &matrices->up, &matrices->down);
+}
+
+static moecl_status set_shared(moecl_layer *layer, const moecl_layer_weights *weights)
+{
+    const moecl_expert_weights *matrices = &weights->shared;
+    if (!matrices->gate.data && moecl_layer_describe(layer)->shared_intermediate == 0)
+        return MOECL_OK;
+    return moecl_layer_set_shared_expert(layer, &matrices->gate, &matrices->up, &matrices->down,
+                                         weights->shared_gate.data ? &weights->shared_gate : NULL);
+}
+
+moecl_status moecl_layer_set_weights(moecl_layer *layer, const moecl_layer_weights *weights)
+{
+    moecl_status status = MOECL_OK;
+
+    if (!layer || !weights)
+        return MOECL_INVALID_ARGUMENT;
+    TRY(moecl_layer_set_router(layer, &weights->router)); /* which checks the number of experts */
+    for (size_t expert = 0; expert < weights->router.rows; expert++)
+        TRY(set_expert(layer, weights, expert));
+    TRY(set_shared(layer, weights));
+out:
+    return status;
+}
+
+static void prefetch(const moecl_matrix *matrix)
+{
+    moecl_mapping_prefetch(matrix->data, matrix->rows * matrix->columns * moecl_type_size(matrix->type));
+}
+
+static void prefetch_expert(const moecl_expert_weights *weights)
+{
+    prefetch(&weights->gate);
+    prefetch(&weights->up);
+    prefetch(&weights->down);
+}
+
+/* As moecl_layer_set_weights(), but the next expert is read from disk while one is packed, and the pages of one packed
+ * are given back. */
+static moecl_status stream_weights(moecl_layer *layer, const moecl_layer_weights *weights,
+                                   const struct moecl_checkpoint *checkpoint)
+{
+    moecl_status status = MOECL_OK;
+    const size_t experts = weights->router.rows;
+
+    TRY(moecl_layer_set_router(layer, &weights->router));
+    for (size_t expert = 0; expert < experts; expert++) {
+        if (expert + 1 < experts)
+            prefetch_expert(&weights->experts[expert + 1]);
+        TRY(set_expert(layer, weights, expert));
+        moecl_checkpoint_drop(checkpoint);
+    }
+    TRY(set_shared(layer, weights));
+out:
+    moecl_checkpoint_drop(checkpoint);
+    return status;
+}
+
+moecl_status moecl_layer_load(moecl_model *model, size_t layer, const moecl_layer_options *options,
+                              moecl_layer **loaded)
+{
+    moecl_status status = MOECL_OK;
+    moecl_layer_weights weights = {0};
+    moecl_layer *made = NULL;
+
+    if (loaded)
+        *loaded = NULL;
+    if (!model || !options || !loaded)
+        return MOECL_INVALID_ARGUMENT;
+    TRY(moecl_model_weights(model, layer, &weights));
+    TRY(moecl_layer_create(model->context, options, &made));
+    TRY(stream_weights(made, &weights, &model->checkpoint));
+    *loaded = made;
+    made = NULL;
+out:
+    moecl_layer_destroy(made);
+    moecl_model_weights_free(&weights);
+    return status;
+}
