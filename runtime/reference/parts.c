@@ -30,7 +30,7 @@ double moecl_reference_inner_product(const double *a, const double *b, size_t co
 
 void moecl_reference_read(const void *from, moecl_type type, moecl_type storage, size_t count, double *to)
 {
-    enum { BLOCK = 256 };
+    enum { BLOCK = 512 };
     uint32_t stored[BLOCK]; /* room for any type */
     float values[BLOCK];
     for (size_t done = 0; done < count; done += BLOCK) {
@@ -50,7 +50,7 @@ void moecl_reference_read_row(const moecl_matrix *matrix, size_t row, moecl_type
 
 static bool higher(double a, double b)
 {
-    return a > b || (isnan(b) && !isnan(a));
+    return (isnan(a) ? -INFINITY : a) > (isnan(b) ? -INFINITY : b);
 }
 
 void moecl_reference_select(const double *logits, size_t experts, size_t top_k, int32_t *ids)

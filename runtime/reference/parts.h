@@ -15,7 +15,7 @@ void moecl_reference_read(const void *from, moecl_type type, moecl_type storage,
 /* The same for a row of a matrix. */
 void moecl_reference_read_row(const moecl_matrix *matrix, size_t row, moecl_type storage, double *to);
 
-/* The k experts of the largest logits [E], largest first, ties to the lower index; NaN counts as the lowest. The
+/* The k experts of the largest logits [E], largest first, ties to the lower index; NaN counts as -inf. The
  * softmax keeps the order of the logits, so this selects by probability, also where probabilities underflow. */
 void moecl_reference_select(const double *logits, size_t experts, size_t top_k, int32_t *ids);
 /* weights[j] = softmax(logits)[ids[j]], divided by their sum if `normalise`. */

@@ -7,7 +7,7 @@
 
 #include "random.h"
 
-enum { GUARD = 256, GUARD_BYTE = 0xc3, UNSET_BYTE = 0xa5 };
+enum { GUARD = 256, GUARD_BYTE = 0xc3 };
 
 moecl_context *open_context(void)
 {
@@ -17,27 +17,26 @@ moecl_context *open_context(void)
     return context;
 }
 
-moecl_context *open_context_with_queue(cl_command_queue_properties properties)
+int open_device(void **state)
 {
-    moecl_context *context = open_context(), *adopting = NULL;
-    cl_command_queue_properties offered = 0;
-    cl_device_id device = moecl_context_device(context);
-    assert_int_equal(clGetDeviceInfo(device, CL_DEVICE_QUEUE_PROPERTIES, sizeof(offered), &offered, NULL), CL_SUCCESS);
-    if ((properties & ~offered) == 0) {
-        cl_int code = CL_SUCCESS;
-        cl_command_queue queue = clCreateCommandQueue(moecl_context_cl(context), device, properties, &code);
-        assert_int_equal(code, CL_SUCCESS);
-        assert_int_equal(moecl_context_create(&adopting), MOECL_OK);
-        ASSERT_OK(adopting, moecl_context_adopt(adopting, moecl_context_cl(context), device, queue));
-        clReleaseCommandQueue(queue);
-    }
-    moecl_context_destroy(context);
-    return adopting;
+    *state = open_context();
+    return 0;
+}
+
+int close_device(void **state)
+{
+    moecl_context_destroy(*state);
+    return 0;
 }
 
 bool small_sizes(void)
 {
     return number_from_environment("MOECL_SMALL", 0) != 0;
+}
+
+size_t random_cases(void)
+{
+    return number_from_environment("MOECL_CASES", small_sizes() ? 8 : 40);
 }
 
 struct array array_make(moecl_context *context, size_t size, const void *content)

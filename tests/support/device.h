@@ -7,8 +7,11 @@
 
 /* A context on the device that MOECL_DEVICE names (the default one if unset). */
 moecl_context *open_context(void);
-/* The same with a queue that the context adopts; NULL where the device has none with these properties. */
-moecl_context *open_context_with_queue(cl_command_queue_properties properties);
+/* The same for a cmocka group, as its state. */
+int open_device(void **state);
+int close_device(void **state);
+/* How many random cases to try: MOECL_CASES. */
+size_t random_cases(void);
 /* Whether the environment asks for sizes that a slow simulator can run (MOECL_SMALL). */
 bool small_sizes(void);
 
@@ -17,7 +20,8 @@ struct array {
     moecl_buffer buffer;
     size_t size;
 };
-/* Content NULL: every byte is 0xa5. */
+/* Content NULL: every byte is UNSET_BYTE. */
+enum { UNSET_BYTE = 0xa5 };
 struct array array_make(moecl_context *context, size_t size, const void *content);
 /* Values of the type, from floats. */
 struct array array_of(moecl_context *context, moecl_type type, const float *values, size_t count);

@@ -5,7 +5,38 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "device.h"
 #include "random.h"
+
+moecl_layer_options random_options(uint64_t *seed, size_t number)
+{
+    const moecl_type types[] = {MOECL_F32, MOECL_F16, MOECL_BF16};
+    size_t variants = 0, scale = small_sizes() ? 1 : 5;
+    while (moecl_variant_name(variants) != NULL)
+        variants++;
+    moecl_layer_options options = {.experts = random_between(seed, 1, 8 * scale),
+                                   .hidden = random_between(seed, 1, 40 * scale),
+                                   .intermediate = random_between(seed, 1, 24 * scale),
+                                   .normalise = random_between(seed, 0, 1) == 1,
+                                   .weights = types[number / variants % 3],
+                                   .activations = types[number / variants / 3 % 3],
+                                   .variant = moecl_variant_name(number % variants)};
+    options.top_k = random_between(seed, 1, options.experts < 8 ? options.experts : 8);
+    if (random_between(seed, 0, 2) == 0) {
+        options.shared_intermediate = random_between(seed, 1, 30 * scale);
+        options.shared_gated = random_between(seed, 0, 1) == 1;
+    }
+    return options;
+}
+
+void print_case(const moecl_layer_options *options, size_t tokens, uint64_t seed)
+{
+    print_message("           seed %llu: E %zu, H %zu, I %zu, k %zu%s, shared %zu%s, T %zu, %s, activations %s, %s\n",
+                  (unsigned long long)seed, options->experts, options->hidden, options->intermediate, options->top_k,
+                  options->normalise ? " normalised" : "", options->shared_intermediate,
+                  options->shared_gated ? " gated" : "", tokens, moecl_type_name(options->weights),
+                  moecl_type_name(options->activations), options->variant);
+}
 
 static moecl_matrix random_matrix(uint64_t *seed, moecl_type type, size_t rows, size_t columns)
 {

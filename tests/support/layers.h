@@ -7,6 +7,11 @@
 
 #include "check.h"
 
+/* Random options of a small layer, for every variant and type in turn; `number` counts the cases. */
+moecl_layer_options random_options(uint64_t *seed, size_t number);
+/* Says what a case is, so that a failure can be repeated. */
+void print_case(const moecl_layer_options *options, size_t tokens, uint64_t seed);
+
 /* Weights in host memory. All are scaled so that a normally distributed x gives outputs of the order of 1. */
 struct host_layer {
     moecl_layer_options options;

@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* verify.c - a device layer held against the reference: runs the forward pass, twice, and has its results checked. */
+#include "verification.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "device/buffer.h"
+#include "device/memory.h"
+#include "parts.h"
+#include "staged.h"
+
+/* ----------------------------------------------------------------------------------------------- judging -- */
+
+void moecl_verify_judge(struct moecl_verification *verification, double error, double tolerance, const char *format,
+                        ...)
+{
+    moecl_verify_report *report = verification->report;
+    if (!(error <= DBL_MAX))
+        error = DBL_MAX;
+    if (error > tolerance)
+        report->passed = false;
+    double share = error > 0 ? error / tolerance : 0;
+    if (share <= verification->worst)
+        return;
+    verification->worst = share;
+    report->max_error = error;
+    report->tolerance = tolerance;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(report->worst, sizeof(report->worst), format, arguments);
+    va_end(arguments);
+}
+
+double moecl_verify_roundoff(moecl_type type)
+{
+    switch (type) {
+    case MOECL_F16:
+        return 0x1p-11;
+    case MOECL_BF16:
+        return 0x1p-8;
+    default:
+        return 0x1p-24;
+    }
+}
+
+double moecl_verify_rounding(size_t terms)
+{
+    return 4 * sqrt((double)terms + 1) * moecl_verify_roundoff(MOECL_F32);
+}
+
+/* exp(z - max) carries the error of z and of the difference; beside it stand a sum over the experts, divisions, and the
+ * few units in the last place that OpenCL allows exp. */
+void moecl_verify_weights(struct moecl_verification *verification, size_t token, const float *weights,
+                          const double *logits, double logit_error, const int32_t *ids)
+{
+    const moecl_layer_options *options = verification->options;
+    double expected[MOECL_MAX_TOP_K], largest = -INFINITY;
+    for (size_t e = 0; e < options->experts; e++)
+        largest = fmax(largest, logits[e]);
+    moecl_reference_weigh(logits, options->experts, ids, options->top_k, options->normalise, expected);
+    for (size_t j = 0; j < options->top_k; j++) {
+        double units = 64 + 2 * (largest - logits[ids[j]]);
+        double tolerance = units * 0x1p-24 + moecl_verify_rounding(options->experts) + 2 * logit_error;
+        double error = fabs((double)weights[j] - expected[j]) / (expected[j] + FLT_MIN);
+        if (!(error <= tolerance))
+            moecl_verify_judge(verification, error, tolerance, "weight %zu of token %zu is %.9g instead of %.9g", j,
+                               token, (double)weights[j], expected[j]);
+    }
+}
+
+/* --------------------------------------------------------------------------------------- the forward pass -- */
+
+/* Device memory of a forward pass, and the host's copies of a first and a second one. */
+struct passes {
+    size_t y_bytes, routing_bytes;
+    cl_mem x, y, ids, weights;
+    struct moecl_verify_chunk first, second;
+};
+
+static void passes_free(struct passes *passes)
+{
+    moecl_buffer_release(passes->x);
+    moecl_buffer_release(passes->y);
+    moecl_buffer_release(passes->ids);
+    moecl_buffer_release(passes->weights);
+    struct moecl_verify_chunk *chunks[] = {&passes->first, &passes->second};
+    for (size_t i = 0; i < 2; i++) {
+        moecl_free(chunks[i]->y);
+        moecl_free(chunks[i]->ids);
+        moecl_free(chunks[i]->weights);
+    }
+}
+
+static moecl_status results_allocate(struct passes *passes, struct moecl_verify_chunk *chunk)
+{
+    chunk->y = moecl_allocate(passes->y_bytes, 1);
+    chunk->ids = moecl_allocate(passes->routing_bytes, 1);
+    chunk->weights = moecl_allocate(passes->routing_bytes, 1);
+    return chunk->y && chunk->ids && chunk->weights ? MOECL_OK : MOECL_OUT_OF_HOST_MEMORY;
+}
+
+static moecl_status passes_make(struct moecl_verification *verification, struct passes *passes, size_t tokens)
+{
+    moecl_status status = MOECL_OK;
+    struct moecl_context *context = verification->context;
+    const moecl_layer_options *options = verification->options;
+    size_t values;
+    if (!moecl_size_multiply(tokens, options->hidden, &values) ||
+        !moecl_size_multiply(values, moecl_type_size(options->activations), &passes->y_bytes))
+        FAIL(&context->error, MOECL_INVALID_ARGUMENT, "moecl_verify: %zu tokens of %zu are too many", tokens,
+             options->hidden);
+    passes->routing_bytes = tokens * options->top_k * 4;
+    if (results_allocate(passes, &passes->first) != MOECL_OK || results_allocate(passes, &passes->second) != MOECL_OK)
+        FAIL(&context->error, MOECL_OUT_OF_HOST_MEMORY, "moecl_verify: no host memory for %zu tokens", tokens);
+    TRY(moecl_buffer_create(context, CL_MEM_READ_WRITE, passes->y_bytes, "x of moecl_verify", &passes->x));
+    TRY(moecl_buffer_create(context, CL_MEM_READ_WRITE, passes->y_bytes, "y of moecl_verify", &passes->y));
+    TRY(moecl_buffer_create(context, CL_MEM_READ_WRITE, passes->routing_bytes, "ids of moecl_verify", &passes->ids));
+    TRY(moecl_buffer_create(context, CL_MEM_READ_WRITE, passes->routing_bytes, "weights of moecl_verify",
+                            &passes->weights));
+out:
+    return status;
+}
+
+/* Runs the layer on the chunk's x. The outputs are full of NaN and of ids out of range before, so that what the layer
+ * leaves unwritten shows. */
+static moecl_status run_pass(struct moecl_verification *verification, const struct passes *passes,
+                             struct moecl_verify_chunk *chunk)
+{
+    moecl_status status = MOECL_OK;
+    struct moecl_context *context = verification->context;
+    size_t y_bytes =
+        chunk->tokens * verification->options->hidden * moecl_type_size(verification->options->activations);
+    size_t routing_bytes = chunk->tokens * verification->options->top_k * 4;
+    moecl_forward forward = {.tokens = chunk->tokens,
+                             .x = {passes->x, 0},
+                             .y = {passes->y, 0},
+                             .routing = {{passes->ids, 0}, {passes->weights, 0}}};
+    memset(chunk->y, 0xff, y_bytes);
+    memset(chunk->ids, 0xff, routing_bytes);
+    TRY(moecl_buffer_write(context, forward.y, y_bytes, chunk->y));
+    TRY(moecl_buffer_write(context, forward.routing.ids, routing_bytes, chunk->ids));
+    TRY(moecl_buffer_write(context, forward.routing.weights, routing_bytes, chunk->ids));
+    TRY(moecl_layer_forward(verification->layer, &forward, 0, NULL, NULL));
+    TRY(moecl_layer_check(verification->layer));
+    TRY(moecl_buffer_read(context, forward.y, y_bytes, chunk->y));
+    TRY(moecl_buffer_read(context, forward.routing.ids, routing_bytes, chunk->ids));
+    TRY(moecl_buffer_read(context, forward.routing.weights, routing_bytes, chunk->weights));
+out:
+    return status;
+}
+
+/* A chunk's two passes and their comparison with the reference. `first`, `tokens` and x are set in passes->first. */
+static moecl_status verify_chunk(struct moecl_verification *verification, struct passes *passes)
+{
+    moecl_status status = MOECL_OK;
+    struct moecl_verify_chunk *first = &passes->first, *second = &passes->second;
+    const moecl_layer_options *options = verification->options;
+    size_t values = first->tokens * options->hidden, routings = first->tokens * options->top_k;
+    size_t y_bytes = values * moecl_type_size(options->activations);
+
+    first->device_x = (moecl_buffer){passes->x, 0};
+    second->tokens = first->tokens;
+    moecl_convert(first->x, MOECL_F32, first->y, options->activations, values);
+    TRY(moecl_buffer_write(verification->context, first->device_x, y_bytes, first->y));
+    TRY(run_pass(verification, passes, first));
+    TRY(run_pass(verification, passes, second));
+    if (memcmp(first->y, second->y, y_bytes) != 0 || memcmp(first->ids, second->ids, routings * 4) != 0 ||
+        memcmp(first->weights, second->weights, routings * 4) != 0) {
+        verification->report->deterministic = false;
+        verification->report->passed = false;
+    }
+    TRY(verification->report->method == MOECL_VERIFY_FULL ? moecl_verify_full(verification, first)
+                                                          : moecl_verify_project(verification, first));
+out:
+    return status;
+}
+
+/* ----------------------------------------------------------------------------------------------- the call -- */
+
+enum { CHEAP_PRODUCTS = 1 << 30, CHUNK_BYTES = 256 << 20 };
+
+/* Full while the reference takes about half a second: a multiplication for every weight and row, and for every weight
+ * the conversion of a few. */
+static moecl_verify_method choose_method(const moecl_layer_options *options, size_t tokens)
+{
+    double expert = 3.0 * (double)options->hidden * (double)options->intermediate;
+    double shared = 3.0 * (double)options->hidden * (double)options->shared_intermediate;
+    double router = (double)options->experts * (double)options->hidden;
+    double rows = (double)tokens * (double)options->top_k;
+    double products = rows * expert + (double)tokens * (shared + router) + 4 * (double)options->experts * expert;
+    return products <= CHEAP_PRODUCTS ? MOECL_VERIFY_FULL : MOECL_VERIFY_PROJECT;
+}
+
+/* Projection goes chunk by chunk, so that what the stages give stays small; the reference takes all tokens at once. */
+static size_t choose_chunk(const struct moecl_verification *verification, size_t tokens)
+{
+    if (verification->report->method == MOECL_VERIFY_FULL)
+        return tokens;
+    size_t most = CHUNK_BYTES / moecl_staged_token_bytes(verification->options) + 1;
+    return tokens < most ? tokens : most;
+}
+
+static moecl_status check_arguments(moecl_context *context, const moecl_layer *layer,
+                                    const moecl_layer_weights *weights, size_t tokens, const float *x,
+                                    const moecl_verify_report *report)
+{
+    moecl_status status = MOECL_OK;
+    if (layer == NULL || report == NULL || (tokens > 0 && x == NULL))
+        FAIL(&context->error, MOECL_INVALID_ARGUMENT, "moecl_verify: layer, x and report may not be NULL");
+    if (tokens > MOECL_MAX_TOKENS)
+        FAIL(&context->error, MOECL_INVALID_ARGUMENT, "moecl_verify: %zu tokens are more than %d", tokens,
+             MOECL_MAX_TOKENS);
+    if (moecl_reference_check(moecl_layer_describe(layer), weights) != MOECL_OK)
+        FAIL(&context->error, MOECL_INVALID_ARGUMENT, "moecl_verify: the weights have not the layer's shapes");
+out:
+    return status;
+}
+
+moecl_status moecl_verify(moecl_context *context, moecl_layer *layer, const moecl_layer_weights *weights, size_t tokens,
+                          const float *x, moecl_verify_method method, uint64_t seed, moecl_verify_report *report)
+{
+    moecl_status status = MOECL_OK;
+    struct passes passes = {0};
+    TRY(check_arguments(context, layer, weights, tokens, x, report));
+
+    const moecl_layer_options *options = moecl_layer_describe(layer);
+    *report = (moecl_verify_report){.passed = true, .deterministic = true};
+    report->method = method == MOECL_VERIFY_AUTO ? choose_method(options, tokens) : method;
+    struct moecl_verification verification = {
+        .context = context,
+        .layer = layer,
+        .options = options,
+        .weights = weights,
+        .h_type = moecl_matrices_describe(moecl_layer_matrices(layer, MOECL_PART_DOWN))->activations,
+        .random = seed,
+        .report = report,
+        .worst = -1,
+    };
+    size_t chunk = choose_chunk(&verification, tokens);
+    TRY(passes_make(&verification, &passes, chunk));
+    for (size_t first = 0; first < tokens; first += chunk) {
+        passes.first.first = first;
+        passes.first.tokens = tokens - first < chunk ? tokens - first : chunk;
+        passes.first.x = x + first * options->hidden;
+        TRY(verify_chunk(&verification, &passes));
+    }
+out:
+    passes_free(&passes);
+    return status;
+}
