@@ -33,6 +33,7 @@ out:
     return status;
 }
 
+/* h, the input of the down products, stays f32. */
 static moecl_status create_matrices(struct moecl_layer *layer)
 {
     const moecl_layer_options *options = &layer->options;
@@ -44,9 +45,9 @@ static moecl_status create_matrices(struct moecl_layer *layer)
     } all[] = {
         {&layer->router, {1, options->experts + options->shared_gated, hidden, false, MOECL_F32, activations, 0, 0}},
         {&layer->gate_up, {options->experts, options->intermediate, hidden, true, weights, activations, 0, 0}},
-        {&layer->down, {options->experts, hidden, options->intermediate, false, weights, activations, 0, 0}},
+        {&layer->down, {options->experts, hidden, options->intermediate, false, weights, MOECL_F32, 0, 0}},
         {&layer->shared_gate_up, {1, shared, hidden, true, weights, activations, 0, 0}},
-        {&layer->shared_down, {1, hidden, shared, false, weights, activations, 0, 0}},
+        {&layer->shared_down, {1, hidden, shared, false, weights, MOECL_F32, 0, 0}},
     };
     moecl_status status = MOECL_OK;
     for (size_t i = 0; i < (shared ? 5 : 3); i++)

@@ -16,10 +16,12 @@ static size_t chunk_length(size_t assignments)
     return length > SHORTEST_CHUNK ? length : SHORTEST_CHUNK;
 }
 
+/* Room for at least as many chunks as there are, and never less for more assignments: a workspace made for many tokens
+ * serves fewer. */
 static size_t counts_bytes(size_t assignments, size_t experts)
 {
-    const size_t chunks = moecl_divide_up(assignments, chunk_length(assignments));
-    return moecl_round_up(chunks * experts * sizeof(cl_uint), 256);
+    const size_t chunks = moecl_divide_up(assignments, SHORTEST_CHUNK);
+    return moecl_round_up((chunks < MOST_CHUNKS ? chunks : MOST_CHUNKS) * experts * sizeof(cl_uint), 256);
 }
 
 size_t moecl_permute_workspace_size(size_t tokens, size_t top_k, size_t experts)
