@@ -77,6 +77,20 @@ static void permute_is_a_stable_sort(void **state)
     check_permutation(*state, small_sizes() ? 300 : 20000, 1, 3, 1002);
 }
 
+/* A workspace made for many tokens serves fewer. */
+static void permute_workspace_grows(void **state)
+{
+    (void)state;
+    size_t before = 0;
+    for (size_t tokens = 0; tokens < 300000; tokens++) {
+        size_t bytes = moecl_permute_workspace_size(tokens, 1, 7);
+        assert_true(bytes >= before);
+        before = bytes;
+    }
+    assert_int_equal(moecl_permute_workspace_size(SIZE_MAX, 2, 7), 0);
+    assert_int_equal(moecl_permute_workspace_size((size_t)1 << 31, 1, 7), 0);
+}
+
 /* ----------------------------------------------------------------------------------------------- grouped GEMM -- */
 
 /* Random matrices of G groups on host and device. */
@@ -391,9 +405,8 @@ static void route_gives_logits_ids_and_weights(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(permute_is_a_stable_sort),
-        cmocka_unit_test(grouped_gemm_multiplies_each_group),
-        cmocka_unit_test(combine_sums_in_weights),
+        cmocka_unit_test(permute_is_a_stable_sort),           cmocka_unit_test(permute_workspace_grows),
+        cmocka_unit_test(grouped_gemm_multiplies_each_group), cmocka_unit_test(combine_sums_in_weights),
         cmocka_unit_test(route_gives_logits_ids_and_weights),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
