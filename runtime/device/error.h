@@ -40,7 +40,8 @@ const char *moecl_opencl_code_name(cl_int code);
 /* Fails with a sentence. */
 #define FAIL(error, failure, ...)                                                                                      \
     do {                                                                                                               \
-        status = moecl_error_set((error), (failure), __VA_ARGS__);                                                     \
+        status = (failure);                                                                                            \
+        moecl_error_set((error), status, __VA_ARGS__);                                                                 \
         goto out;                                                                                                      \
     } while (0)
 

@@ -16,18 +16,18 @@
 static moecl_status find_platforms(struct moecl_error *error, cl_platform_id **platforms, cl_uint *count)
 {
     moecl_status status = MOECL_OK;
-    *platforms = NULL;
-    *count = 0;
-    cl_int code = clGetPlatformIDs(0, NULL, count);
-    if (code == -1001 /* CL_PLATFORM_NOT_FOUND_KHR */ || (code == CL_SUCCESS && *count == 0))
+    cl_uint found = 0;
+    cl_int code = clGetPlatformIDs(0, NULL, &found);
+    if (code == -1001 /* CL_PLATFORM_NOT_FOUND_KHR */ || (code == CL_SUCCESS && found == 0))
         FAIL(error, MOECL_NO_PLATFORM,
              "no OpenCL platform is installed; on a machine without a GPU, PoCL (pocl-opencl-icd) runs on the CPU");
     if (code != CL_SUCCESS)
         return moecl_error_opencl(error, code, "clGetPlatformIDs");
-    *platforms = moecl_allocate(*count, sizeof(**platforms));
+    *platforms = moecl_allocate(found, sizeof(**platforms));
     if (*platforms == NULL)
-        FAIL(error, MOECL_OUT_OF_HOST_MEMORY, "no host memory for %u platforms", (unsigned)*count);
-    CL_TRY(error, clGetPlatformIDs(*count, *platforms, NULL));
+        FAIL(error, MOECL_OUT_OF_HOST_MEMORY, "no host memory for %u platforms", (unsigned)found);
+    CL_TRY(error, clGetPlatformIDs(found, *platforms, NULL));
+    *count = found;
 out:
     return status;
 }
@@ -66,7 +66,7 @@ moecl_status moecl_platform_devices(struct moecl_error *error, struct moecl_devi
 {
     moecl_status status = MOECL_OK;
     cl_platform_id *platforms = NULL;
-    cl_uint platform_count;
+    cl_uint platform_count = 0;
     struct moecl_device *found = NULL;
     size_t found_count = 0;
 

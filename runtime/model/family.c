@@ -169,22 +169,21 @@ out:
 
 static moecl_status find_family(const struct reader *reader, const struct moecl_family **family)
 {
-    moecl_status status = MOECL_OK;
     const json_t *value = json_object_get(reader->root, "model_type");
     const char *model_type = json_string_value(value);
 
     if (!model_type)
-        TRY(wrong_kind(reader, "model_type", value, "a string"));
+        return wrong_kind(reader, "model_type", value, "a string");
     for (size_t i = 0; i < FAMILIES; i++) {
         *family = &families[i];
         if (strcmp(model_type, families[i].model_type) == 0)
             return MOECL_OK;
     }
-    status = moecl_error_set(reader->error, MOECL_UNKNOWN_MODEL,
-                             "%s: the model_type \"%s\" is of no known family:", reader->path, QUOTE(model_type));
+    moecl_status status =
+        moecl_error_set(reader->error, MOECL_UNKNOWN_MODEL,
+                        "%s: the model_type \"%s\" is of no known family:", reader->path, QUOTE(model_type));
     for (size_t i = 0; i < FAMILIES; i++)
         status = moecl_error_append(reader->error, status, "%s %s", i == 0 ? "" : ",", families[i].model_type);
-out:
     return status;
 }
 

@@ -70,6 +70,11 @@
       (cl_command_queue queue, cl_mem from, cl_mem to, size_t from_offset, size_t to_offset, size_t size,              \
        cl_uint count, const cl_event *wait, cl_event *event),                                                          \
       (queue, from, to, from_offset, to_offset, size, count, wait, event))                                             \
+    X(clEnqueueCopyBufferRect, false,                                                                                  \
+      (cl_command_queue queue, cl_mem from, cl_mem to, const size_t *from_origin, const size_t *to_origin,             \
+       const size_t *region, size_t from_row, size_t from_slice, size_t to_row, size_t to_slice, cl_uint count,        \
+       const cl_event *wait, cl_event *event),                                                                         \
+      (queue, from, to, from_origin, to_origin, region, from_row, from_slice, to_row, to_slice, count, wait, event))   \
     X(clEnqueueFillBuffer, false,                                                                                      \
       (cl_command_queue queue, cl_mem memory, const void *pattern, size_t pattern_size, size_t offset, size_t size,    \
        cl_uint count, const cl_event *wait, cl_event *event),                                                          \
