@@ -171,7 +171,10 @@ static void any_other_length_is_a_miss(void **state)
     size_t size;
     store(fixture->context, "some key", "some value");
     unsigned char *content = read_only_file(fixture, &path, &size);
-    for (size_t length = 0; length < size + 20; length++) {
+    content = realloc(content, size + 20);
+    assert_non_null(content);
+    memset(content + size, 'x', 20);
+    for (size_t length = 0; length <= size + 20; length++) {
         if (length == size)
             continue;
         write_file(path, content, length);
