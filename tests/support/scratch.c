@@ -51,6 +51,7 @@ char *scratch_path(const char *directory, const char *name)
 void scratch_write(const char *directory, const char *name, const void *data, size_t size)
 {
     char *path = scratch_path(directory, name);
+    (void)remove(path); /* ext4 writes a file that is cut and written again to disk at once, a new one later or never */
     FILE *file = fopen(path, "wb");
     assert_non_null(file);
     assert_int_equal(fwrite(data, 1, size, file), size);
