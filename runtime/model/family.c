@@ -208,9 +208,8 @@ static moecl_status refuse_unsupported(const struct reader *reader)
         if (strcmp(name, activations[i]) == 0)
             return MOECL_OK;
     return moecl_error_set(reader->error, MOECL_UNSUPPORTED,
-                           "%s: the activation \"%s\" (\"%s\") is not supported: only "
-                           "\"%s\" is",
-                           reader->path, QUOTE(name), activation_key, activations[0]);
+                           "%s: the activation \"%s\" (\"%s\") is not supported: only \"%s\" is", reader->path,
+                           QUOTE(name), activation_key, activations[0]);
 }
 
 static moecl_status read_sizes(const struct reader *reader, const struct moecl_family *family,
