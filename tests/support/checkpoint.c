@@ -48,7 +48,7 @@ static void write_shard(const char *directory, const char *shard, const struct t
 {
     json_t *header = json_object();
     size_t size = 0;
-    char *data = NULL;
+    char *data = make(1, 1);
     const char *name;
     json_t *value;
 
@@ -63,7 +63,7 @@ static void write_shard(const char *directory, const char *shard, const struct t
         data = realloc(data, size + bytes);
         assert_non_null(data);
         memcpy(data + size, tensors->data + begin, bytes);
-        json_t *offsets = json_pack("[I,I]", (json_int_t)size, (json_int_t)(size + bytes));
+        json_t *offsets = json_pack("[I,I]", (json_int_t)size, (json_int_t)size + (end - begin));
         assert_int_equal(json_object_set_new(entry, "data_offsets", offsets), 0);
         assert_int_equal(json_object_set_new(header, name, entry), 0);
         size += bytes;
