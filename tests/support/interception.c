@@ -90,6 +90,22 @@ OPENCL_OBJECT_LIST(WRAP_OBJECT)
     }
 OPENCL_MAP_LIST(WRAP_MAP)
 
+#define WRAP_UNMAP(name, blocks, parameters, arguments)                                                                \
+    cl_int __real_##name parameters;                                                                                   \
+    cl_int __wrap_##name parameters;                                                                                   \
+    cl_int __wrap_##name parameters                                                                                    \
+    {                                                                                                                  \
+        if (fails(#name, blocks)) {                                                                                    \
+            event = NULL;                                                                                              \
+            __real_##name arguments;                                                                                   \
+            return CL_OUT_OF_RESOURCES;                                                                                \
+        }                                                                                                              \
+        const cl_int code = __real_##name arguments;                                                                   \
+        interception.objects += code == CL_SUCCESS && event != NULL;                                                   \
+        return code;                                                                                                   \
+    }
+OPENCL_UNMAP_LIST(WRAP_UNMAP)
+
 #define WRAP_RETAIN(name, type)                                                                                        \
     cl_int __real_##name(type object);                                                                                 \
     cl_int __wrap_##name(type object);                                                                                 \
