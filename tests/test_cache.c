@@ -12,30 +12,7 @@
 #include "check.h"
 #include "device/cache.h"
 #include "device/memory.h"
-
-static char *path_in(const char *directory, const char *name)
-{
-    char *path = make(strlen(directory) + strlen(name) + 2, 1);
-    sprintf(path, "%s/%s", directory, name);
-    return path;
-}
-
-static void remove_tree(const char *directory)
-{
-    DIR *entries = opendir(directory);
-    struct dirent *entry;
-    while (entries != NULL && (entry = readdir(entries)) != NULL) {
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-            continue;
-        char *path = path_in(directory, entry->d_name);
-        if (unlink(path) != 0)
-            remove_tree(path);
-        free(path);
-    }
-    if (entries != NULL)
-        closedir(entries);
-    rmdir(directory);
-}
+#include "scratch.h"
 
 /* Files in the directory, -1 if there is no such directory; the name of the last one. */
 static int count_files(const char *directory, char *name, size_t capacity)
@@ -59,14 +36,13 @@ static int count_files(const char *directory, char *name, size_t capacity)
 /* Every test has a context whose cache is a fresh directory. */
 struct fixture {
     moecl_context *context;
-    char directory[64];
+    char *directory;
 };
 
 static int set_up(void **state)
 {
     static struct fixture fixture;
-    strcpy(fixture.directory, "/tmp/moecl-cache-XXXXXX");
-    assert_non_null(mkdtemp(fixture.directory));
+    fixture.directory = scratch_make();
     assert_int_equal(moecl_context_create(&fixture.context), MOECL_OK);
     ASSERT_OK(fixture.context, moecl_context_set_cache(fixture.context, fixture.directory));
     *state = &fixture;
@@ -77,7 +53,7 @@ static int tear_down(void **state)
 {
     struct fixture *fixture = *state;
     moecl_context_destroy(fixture->context);
-    remove_tree(fixture->directory);
+    scratch_remove(fixture->directory);
     return 0;
 }
 
@@ -118,26 +94,11 @@ static void hit_and_miss(void **state)
     assert_false(moecl_cache_load(fixture->context, "other", "key", 3, &value, &size));
 }
 
-/* The content of the only file there is. */
-static unsigned char *read_only_file(struct fixture *fixture, char **path, size_t *size)
+/* The name and the content of the only file there is. */
+static char *read_only_file(struct fixture *fixture, char name[256], size_t *size)
 {
-    char name[256];
-    assert_int_equal(count_files(fixture->directory, name, sizeof(name)), 1);
-    *path = path_in(fixture->directory, name);
-    FILE *file = fopen(*path, "rb");
-    assert_non_null(file);
-    unsigned char *content = make(4096, 1);
-    *size = fread(content, 1, 4096, file);
-    fclose(file);
-    return content;
-}
-
-static void write_file(const char *path, const unsigned char *content, size_t size)
-{
-    FILE *file = fopen(path, "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(content, 1, size, file), size);
-    fclose(file);
+    assert_int_equal(count_files(fixture->directory, name, 256), 1);
+    return scratch_read(fixture->directory, name, size);
 }
 
 static void assert_miss_then_rewritten(struct fixture *fixture)
@@ -150,68 +111,67 @@ static void assert_miss_then_rewritten(struct fixture *fixture)
 static void any_flipped_bit_is_a_miss(void **state)
 {
     struct fixture *fixture = *state;
-    char *path;
+    char name[256];
     size_t size;
     store(fixture->context, "some key", "some value");
-    unsigned char *content = read_only_file(fixture, &path, &size);
+    char *content = read_only_file(fixture, name, &size);
     for (size_t bit = 0; bit < 8 * size; bit++) {
-        content[bit / 8] ^= (unsigned char)(1 << bit % 8);
-        write_file(path, content, size);
-        content[bit / 8] ^= (unsigned char)(1 << bit % 8);
+        content[bit / 8] = (char)(content[bit / 8] ^ 1 << bit % 8);
+        scratch_write(fixture->directory, name, content, size);
+        content[bit / 8] = (char)(content[bit / 8] ^ 1 << bit % 8);
         assert_miss_then_rewritten(fixture);
     }
     free(content);
-    free(path);
 }
 
 static void any_other_length_is_a_miss(void **state)
 {
     struct fixture *fixture = *state;
-    char *path;
+    char name[256];
     size_t size;
     store(fixture->context, "some key", "some value");
-    unsigned char *content = read_only_file(fixture, &path, &size);
+    char *content = read_only_file(fixture, name, &size);
     content = realloc(content, size + 20);
     assert_non_null(content);
     memset(content + size, 'x', 20);
     for (size_t length = 0; length <= size + 20; length++) {
         if (length == size)
             continue;
-        write_file(path, content, length);
+        scratch_write(fixture->directory, name, content, length);
         assert_miss_then_rewritten(fixture);
     }
     free(content);
-    free(path);
 }
 
 /* A file under the name that the key's hash gives, whole, but of another key: as if the hashes were equal. */
 static void stale_key_is_a_miss(void **state)
 {
     struct fixture *fixture = *state;
-    char *path, *other_path;
-    size_t size, other_size;
+    char name[256], other_name[256];
+    size_t size;
     store(fixture->context, "some key", "some value");
-    free(read_only_file(fixture, &path, &size));
-    unlink(path);
+    free(read_only_file(fixture, name, &size));
+    char *path = scratch_path(fixture->directory, name);
+    assert_int_equal(unlink(path), 0);
     store(fixture->context, "same kez", "other text");
-    unsigned char *other = read_only_file(fixture, &other_path, &other_size);
-    assert_string_not_equal(path, other_path);
-    write_file(path, other, other_size);
+    char *other = read_only_file(fixture, other_name, &size);
+    assert_string_not_equal(name, other_name);
+    scratch_write(fixture->directory, name, other, size);
     assert_miss_then_rewritten(fixture);
     assert_true(finds(fixture->context, "same kez", "other text"));
     free(other);
     free(path);
-    free(other_path);
 }
 
 static void a_directory_in_a_files_place_is_a_miss(void **state)
 {
     struct fixture *fixture = *state;
-    char *path;
+    char name[256];
     size_t size;
     store(fixture->context, "some key", "some value");
-    free(read_only_file(fixture, &path, &size));
-    unlink(path);
+    free(read_only_file(fixture, name, &size));
+    char *path = scratch_path(fixture->directory, name);
+    assert_int_equal(unlink(path), 0);
     assert_int_equal(mkdir(path, 0700), 0);
     assert_false(finds(fixture->context, "some key", ""));
     store(fixture->context, "some key", "some value");
@@ -225,7 +185,7 @@ static void a_directory_in_a_files_place_is_a_miss(void **state)
 static void directories_are_made(void **state)
 {
     struct fixture *fixture = *state;
-    char *deep = path_in(fixture->directory, "not/yet/there");
+    char *deep = scratch_path(fixture->directory, "not/yet/there");
     ASSERT_OK(fixture->context, moecl_context_set_cache(fixture->context, deep));
     assert_false(finds(fixture->context, "key", ""));
     store(fixture->context, "key", "value");
@@ -238,8 +198,8 @@ static void directories_are_made(void **state)
 static void a_directory_that_cannot_be_made_is_no_error(void **state)
 {
     struct fixture *fixture = *state;
-    char *file = path_in(fixture->directory, "file"), *below = path_in(file, "cache");
-    write_file(file, (const unsigned char *)"x", 1);
+    char *file = scratch_path(fixture->directory, "file"), *below = scratch_path(file, "cache");
+    scratch_write(fixture->directory, "file", "x", 1);
     ASSERT_OK(fixture->context, moecl_context_set_cache(fixture->context, below));
     store(fixture->context, "key", "value");
     assert_false(finds(fixture->context, "key", ""));
@@ -287,7 +247,7 @@ static void the_environment_names_the_directory(void **state)
             } else if (*values[v] == 0 || strcmp(values[v], "off") == 0 || strcmp(values[v], "relative") == 0) {
                 setenv(names[v], values[v], 1);
             } else {
-                char *path = path_in(fixture->directory, values[v]);
+                char *path = scratch_path(fixture->directory, values[v]);
                 setenv(names[v], path, 1);
                 free(path);
             }
@@ -295,10 +255,9 @@ static void the_environment_names_the_directory(void **state)
         store(fixture->context, "key", "value");
         assert_int_equal(finds(fixture->context, "key", "value"), rows[i].found != NULL);
         if (rows[i].found != NULL) {
-            char *found = path_in(fixture->directory, rows[i].found);
+            char *found = scratch_path(fixture->directory, rows[i].found);
             assert_int_equal(count_files(found, NULL, 0), 1);
-            remove_tree(found);
-            free(found);
+            scratch_remove(found);
         }
     }
 }

@@ -102,33 +102,20 @@ out:
 
 /* ---------------------------------------------------------------------------------------- the caller's device -- */
 
+/* The queue tells: it can only be of a device that its OpenCL context has. */
 static moecl_status check_belongs(struct moecl_context *context, cl_context cl, cl_device_id device,
                                   cl_command_queue queue)
 {
     moecl_status status = MOECL_OK;
     cl_context queue_context;
     cl_device_id queue_device;
-    cl_device_id *devices = NULL;
-    size_t size = 0, i = 0;
-
     CL_TRY(&context->error, clGetCommandQueueInfo(queue, CL_QUEUE_CONTEXT, sizeof(cl_context), &queue_context, NULL));
     CL_TRY(&context->error, clGetCommandQueueInfo(queue, CL_QUEUE_DEVICE, sizeof(cl_device_id), &queue_device, NULL));
     if (queue_context != cl)
         FAIL(&context->error, MOECL_INVALID_ARGUMENT, "the queue belongs to another OpenCL context");
     if (queue_device != device)
         FAIL(&context->error, MOECL_INVALID_ARGUMENT, "the queue belongs to another device");
-
-    CL_TRY(&context->error, clGetContextInfo(cl, CL_CONTEXT_DEVICES, 0, NULL, &size));
-    devices = moecl_allocate(size, 1);
-    if (devices == NULL)
-        FAIL(&context->error, MOECL_OUT_OF_HOST_MEMORY, "no host memory for a list of devices");
-    CL_TRY(&context->error, clGetContextInfo(cl, CL_CONTEXT_DEVICES, size, devices, NULL));
-    while (i < size / sizeof(*devices) && devices[i] != device)
-        i++;
-    if (i == size / sizeof(*devices))
-        FAIL(&context->error, MOECL_INVALID_ARGUMENT, "the device is not one of the OpenCL context's");
 out:
-    moecl_free(devices);
     return status;
 }
 

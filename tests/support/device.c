@@ -17,6 +17,24 @@ moecl_context *open_context(void)
     return context;
 }
 
+moecl_context *open_context_with_queue(cl_command_queue_properties properties)
+{
+    moecl_context *context = open_context(), *adopting = NULL;
+    cl_command_queue_properties offered = 0;
+    cl_device_id device = moecl_context_device(context);
+    assert_int_equal(clGetDeviceInfo(device, CL_DEVICE_QUEUE_PROPERTIES, sizeof(offered), &offered, NULL), CL_SUCCESS);
+    if ((properties & ~offered) == 0) {
+        cl_int code = CL_SUCCESS;
+        cl_command_queue queue = clCreateCommandQueue(moecl_context_cl(context), device, properties, &code);
+        assert_int_equal(code, CL_SUCCESS);
+        assert_int_equal(moecl_context_create(&adopting), MOECL_OK);
+        ASSERT_OK(adopting, moecl_context_adopt(adopting, moecl_context_cl(context), device, queue));
+        clReleaseCommandQueue(queue);
+    }
+    moecl_context_destroy(context);
+    return adopting;
+}
+
 int open_device(void **state)
 {
     *state = open_context();

@@ -7,6 +7,8 @@
 
 /* A context on the device that MOECL_DEVICE names (the default one if unset). */
 moecl_context *open_context(void);
+/* The same with a queue that the context adopts; NULL where the device has none with these properties. */
+moecl_context *open_context_with_queue(cl_command_queue_properties properties);
 /* The same for a cmocka group, as its state. */
 int open_device(void **state);
 int close_device(void **state);

@@ -5,7 +5,7 @@
 
 #include <stddef.h>
 
-/* A fresh directory, and its removal with the files in it (it frees the name). */
+/* A fresh directory, and its removal with all that is in it (it frees the name). */
 char *scratch_make(void);
 void scratch_remove(char *directory);
 

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* limits.cl - the yardsticks: reading memory, copying memory, multiplying and adding.
+ *
+ * VECTOR is what one work-item handles at a time: as wide as a register where work-items are not run side by side in
+ * vector lanes (CPUs), a few floats where neighbours' accesses are merged (GPUs).
+ *
+ * Work-item i handles the `count` vectors (a multiple of 4) at i * first, i * first + step, i * first + 2 * step, ...:
+ *     step = 1, first = count    each has a block of its own      (CPUs)
+ *     step = items, first = 1    neighbours have neighbours       (GPUs)
+ * Launch: any number of work-items, which the sizes of the buffers must allow for; no bounds are checked. */
+
+#ifndef VECTOR
+#define VECTOR float4
+#endif
+
+/* sums VECTOR [items]: so that the loads are of use. */
+__kernel void read_memory(ulong count, ulong first, ulong step, __global const VECTOR *from_memory, ulong from_offset,
+                          __global VECTOR *sums_memory, ulong sums_offset)
+{
+    __global const VECTOR *from = VIEW(const VECTOR, from) + get_global_id(0) * first;
+    VECTOR a = (VECTOR)(0.0f), b = a, c = a, d = a;
+    for (ulong i = 0; i < count; i += 4) {
+        a += from[i * step];
+        b += from[(i + 1) * step];
+        c += from[(i + 2) * step];
+        d += from[(i + 3) * step];
+    }
+    VIEW(VECTOR, sums)[get_global_id(0)] = (a + b) + (c + d);
+}
+
+__kernel void copy_memory(ulong count, ulong first, ulong step, __global const VECTOR *from_memory, ulong from_offset,
+                          __global VECTOR *to_memory, ulong to_offset)
+{
+    __global const VECTOR *from = VIEW(const VECTOR, from) + get_global_id(0) * first;
+    __global VECTOR *to = VIEW(VECTOR, to) + get_global_id(0) * first;
+    for (ulong i = 0; i < count; i += 4) {
+        const VECTOR a = from[i * step], b = from[(i + 1) * step], c = from[(i + 2) * step], d = from[(i + 3) * step];
+        to[i * step] = a;
+        to[(i + 1) * step] = b;
+        to[(i + 2) * step] = c;
+        to[(i + 3) * step] = d;
+    }
+}
+
+/* Twelve chains of `rounds` multiply-adds a work-item: with two constants they fill 14 of a CPU's 16 vector registers,
+ * and cover a latency of 4 to 6 cycles on two units. results VECTOR [items]. */
+#define CHAINS(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11)
+#define START(n) VECTOR a##n = (VECTOR)(n + 1);
+#define STEP(n) a##n = a##n * factor + term;
+#define SUM(n) +a##n
+
+__kernel void multiply_add(ulong rounds, float factor_value, float term_value, __global VECTOR *results_memory,
+                           ulong results_offset)
+{
+    const VECTOR factor = (VECTOR)(factor_value), term = (VECTOR)(term_value);
+    CHAINS(START)
+    for (ulong i = 0; i < rounds; i++) {
+        CHAINS(STEP)
+    }
+    VIEW(VECTOR, results)[get_global_id(0)] = (VECTOR)(0.0f) CHAINS(SUM);
+}
