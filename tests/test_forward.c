@@ -93,11 +93,11 @@ static void test_neither_blocks_nor_allocates(void **state)
 static void test_same_bits_each_time(void **state)
 {
     (void)state;
-    const int runs = small_sizes() ? 3 : 100;
+    const int runs = small_sizes() ? 2 : 100;
     for (size_t i = 0; moecl_variant_name(i); i++) {
         moecl_layer_options options = shape;
         options.variant = moecl_variant_name(i);
-        struct fixture fixture = fixture_make(open_context(), options, small_sizes() ? 9 : 130);
+        struct fixture fixture = fixture_make(open_context(), options, small_sizes() ? 3 : 130);
         void *first = forward(&fixture);
         for (int run = 1; run < runs; run++) {
             void *again = forward(&fixture);
@@ -158,13 +158,13 @@ static void test_out_of_order_queue(void **state)
     for (size_t i = 0; moecl_variant_name(i); i++) {
         moecl_layer_options options = shape;
         options.variant = moecl_variant_name(i);
-        struct fixture in_order = fixture_make(open_context(), options, 21);
+        struct fixture in_order = fixture_make(open_context(), options, small_sizes() ? 2 : 21);
         void *expected = forward(&in_order);
         moecl_context *adopted;
         assert_int_equal(moecl_context_create(&adopted), MOECL_OK);
         ASSERT_OK(adopted, moecl_context_adopt(adopted, moecl_context_cl(owner), moecl_context_device(owner), queue));
-        struct fixture out_of_order = fixture_make(adopted, options, 21);
-        for (int run = 0; run < 5; run++) {
+        struct fixture out_of_order = fixture_make(adopted, options, in_order.tokens);
+        for (int run = 0; run < (small_sizes() ? 1 : 5); run++) {
             void *got = forward(&out_of_order);
             assert_memory_equal(expected, got, in_order.bytes);
             free(got);
@@ -182,13 +182,13 @@ static void test_out_of_order_queue(void **state)
 static void test_workspaces(void **state)
 {
     (void)state;
-    struct fixture fixture = fixture_make(open_context(), shape, 64);
+    struct fixture fixture = fixture_make(open_context(), shape, small_sizes() ? 12 : 64);
     void *expected = forward(&fixture);
     size_t bytes, one_token;
     ASSERT_OK(fixture.context, moecl_layer_workspace_size(fixture.layer, fixture.tokens, &bytes));
     ASSERT_OK(fixture.context, moecl_layer_workspace_size(fixture.layer, 1, &one_token));
     assert_true(one_token < bytes);
-    const size_t sizes[] = {bytes, bytes / 2, one_token};
+    const size_t sizes[] = {bytes, one_token + (bytes - one_token) / 2, one_token};
     for (size_t i = 0; i < 3; i++) {
         struct array workspace = array_make(fixture.context, sizes[i] + 256, NULL);
         const size_t misfit = workspace.buffer.offset % 256;
