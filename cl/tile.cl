@@ -122,7 +122,7 @@ __kernel void tile_pack(__global const uchar *x_memory, ulong x_offset, __global
         atomic_or(VIEW(uint, flag), flag);
 }
 
-inline float silu(float gate)
+inline float8 silu(float8 gate)
 {
     return gate / (1.0f + exp(-gate));
 }
@@ -142,29 +142,41 @@ inline float silu(float gate)
         }                                                                                                              \
     } while (0)
 
+/* Stores up to `count` of 8 values, `stride` apart. */
+inline void store_some(__global float *to, ulong stride, uint count, float8 values)
+{
+    float value[8];
+    vstore8(values, 0, value);
+    _Pragma("unroll") for (uint c = 0; c < 8; c++) if (c < count) to[c * stride] = value[c];
+}
+
+inline void store_row(__global float *to, uint count, float8 values)
+{
+    if (count >= 8)
+        vstore8(values, 0, to);
+    else
+        store_some(to, 1, count, values);
+}
+
 /* Stores 16 columns of one row in the form asked for. `column` counts the panels' columns, gate and up alike; `width`
  * is N. */
 inline void store_columns(__global float *output, uint form, uint width, uint column, ulong row, ulong tile, uint lane,
                           float16 sum)
 {
-    float value[16];
-    vstore16(sum, 0, value);
     if (form == FORM_ROWS) {
-        for (uint c = 0; c < 16 && column + c < width; c++)
-            output[row * width + column + c] = value[c];
+        store_row(output + row * width + column, width - min(column, width), sum.lo);
+        store_row(output + row * width + column + 8, width - min(column + 8, width), sum.hi);
         return;
     }
     const uint first = column / 2;
-    for (uint c = 0; c < GATE_COLUMNS && first + c < width; c++) {
-        const float gate = value[c], up = value[c + GATE_COLUMNS];
-        if (form == FORM_GATED_PACKED)
-            output[(tile * width + first + c) * TILE_ROWS + lane] = silu(gate) * up;
-        else if (form == FORM_GATED_ROWS)
-            output[row * width + first + c] = silu(gate) * up;
-        else {
-            output[row * 2 * width + first + c] = gate;
-            output[row * 2 * width + width + first + c] = up;
-        }
+    const uint count = width - min(first, width);
+    if (form == FORM_GATED_PACKED) {
+        store_some(output + (tile * width + first) * TILE_ROWS + lane, TILE_ROWS, count, silu(sum.lo) * sum.hi);
+    } else if (form == FORM_GATED_ROWS) {
+        store_row(output + row * width + first, count, silu(sum.lo) * sum.hi);
+    } else {
+        store_row(output + row * 2 * width + first, count, sum.lo);
+        store_row(output + row * 2 * width + width + first, count, sum.hi);
     }
 }
 
