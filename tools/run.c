@@ -1,0 +1,471 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* run.c - moecl run: one MoE layer of a model on the tokens of a file, its speed, and whether it gives what it should.
+ *
+ * Everything that can be refused is refused before the layer is loaded, and output files appear complete or not at
+ * all (file.h). */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <moecl/model.h>
+
+#include "command.h"
+#include "device.h"
+#include "load.h"
+#include "npy.h"
+#include "output.h"
+#include "shapes.h"
+
+struct run_options {
+    struct common_options common;
+    const char *model;
+    size_t layer;
+    const char *input, *output, *expect, *ids, *weights;
+    int dtype, activations; /* OPTION_NO_TYPE: not given */
+    const char *variant;
+    double tolerance; /* negative: by the types */
+};
+
+struct comparison {
+    double error; /* max |y - expected| / max |expected| */
+    double tolerance;
+    size_t token, column; /* where it is largest */
+    bool passed;
+};
+
+/* All that one run holds. */
+struct run {
+    const struct run_options *options;
+    moecl_context *context;
+    moecl_model *model;
+    moecl_layer_options shape;
+    moecl_type file_type; /* of the weights */
+    moecl_layer *layer;
+    moecl_device_info device;
+
+    size_t tokens;
+    struct npy_array x, expected; /* f4 [T,H]; x is rounded to the activations' type */
+    void *rounded;                /* x in that type */
+    float *y;                     /* [T,H] */
+    int32_t *ids;                 /* [T,k] */
+    float *weights;               /* [T,k] */
+    size_t *load;                 /* [E] */
+    moecl_forward forward;
+
+    double seconds; /* of a warm forward pass */
+    moecl_stage_times times;
+    struct comparison comparison;
+};
+
+/* The files written; zero where not wanted. */
+struct outputs {
+    struct output_file y, ids, weights;
+};
+
+/* ------------------------------------------------------------------------------------------------- reading -- */
+
+static enum outcome open_model(struct run *run, struct fault *fault)
+{
+    const struct run_options *options = run->options;
+    enum outcome outcome = OUTCOME_SUCCESS;
+    TRY_MOECL(run->context, moecl_context_create(&run->context));
+    TRY_MOECL(run->context, moecl_model_open(run->context, options->model, &run->model));
+    if (!moecl_model_is_moe(run->model, options->layer)) {
+        moecl_model_info info;
+        moecl_model_describe(run->model, &info);
+        if (options->layer < info.layers)
+            fault_set(fault, OUTCOME_WRONG_USE, "layer %zu of %s is dense", options->layer, options->model);
+        else
+            fault_set(fault, OUTCOME_WRONG_USE, "%s has no layer %zu: its layers are 0 to %zu", options->model,
+                      options->layer, info.layers - 1);
+        outcome = fault_hint(fault, OUTCOME_WRONG_USE, "'moecl inspect %s' shows its layers", options->model);
+        goto out;
+    }
+    TRY_MOECL(run->context, moecl_model_layer_options(run->model, options->layer, &run->shape));
+    run->file_type = run->shape.weights;
+    if (options->dtype != OPTION_NO_TYPE)
+        run->shape.weights = (moecl_type)options->dtype;
+    if (options->activations != OPTION_NO_TYPE)
+        run->shape.activations = (moecl_type)options->activations;
+    run->shape.variant = options->variant;
+out:
+    return outcome;
+}
+
+/* Reads an [T,H] array as f4. */
+static enum outcome read_tokens(const char *path, size_t hidden, struct npy_array *array, struct fault *fault)
+{
+    enum outcome outcome = OUTCOME_SUCCESS;
+    TRY(npy_read(path, 2, NPY_F4 | NPY_F2, array, fault));
+    if (array->shape[1] != hidden)
+        FAIL(OUTCOME_ERROR, "%s has rows of %zu, and the layer's hidden size is %zu", path, array->shape[1], hidden);
+    TRY(npy_widen(array, fault));
+out:
+    return outcome;
+}
+
+static enum outcome check_finite(const char *path, const struct npy_array *array, const char *when, struct fault *fault)
+{
+    const float *values = array->data;
+    for (size_t i = 0; i < array->count; i++) {
+        if (!isfinite(values[i]))
+            return fault_set(fault, OUTCOME_ERROR, "%s holds %s in row %zu, column %zu (counted from 0)%s", path,
+                             isnan(values[i]) ? "NaN" : "infinity", i / array->shape[1], i % array->shape[1], when);
+    }
+    return OUTCOME_SUCCESS;
+}
+
+static enum outcome read_input(struct run *run, struct fault *fault)
+{
+    const struct run_options *options = run->options;
+    enum outcome outcome = OUTCOME_SUCCESS;
+    moecl_type type = run->shape.activations;
+    TRY(read_tokens(options->input, run->shape.hidden, &run->x, fault));
+    run->tokens = run->x.shape[0];
+    if (run->tokens > MOECL_MAX_TOKENS)
+        FAIL(OUTCOME_ERROR, "%s has %zu tokens, and a call takes at most %d", options->input, run->tokens,
+             MOECL_MAX_TOKENS);
+    TRY(check_finite(options->input, &run->x, "", fault));
+    run->rounded = malloc(run->x.count * moecl_type_size(type) + 1);
+    if (!run->rounded) {
+        outcome = fault_memory(fault, "the activations");
+        goto out;
+    }
+    moecl_convert(run->x.data, MOECL_F32, run->rounded, type, run->x.count);
+    moecl_convert(run->rounded, type, run->x.data, MOECL_F32, run->x.count);
+    TRY(check_finite(options->input, &run->x, " once it is rounded to the activations' type", fault));
+
+    if (options->expect) {
+        TRY(read_tokens(options->expect, run->shape.hidden, &run->expected, fault));
+        if (run->expected.shape[0] != run->tokens)
+            FAIL(OUTCOME_ERROR, "%s has %zu tokens, and %s has %zu", options->expect, run->expected.shape[0],
+                 options->input, run->tokens);
+        TRY(check_finite(options->expect, &run->expected, "", fault));
+    }
+out:
+    return outcome;
+}
+
+/* ------------------------------------------------------------------------------------------------- writing -- */
+
+static enum outcome open_outputs(const struct run_options *options, struct outputs *outputs, struct fault *fault)
+{
+    const struct {
+        struct output_file *file;
+        const char *path;
+    } wanted[] = {{&outputs->y, options->output}, {&outputs->ids, options->ids}, {&outputs->weights, options->weights}};
+    enum outcome outcome = OUTCOME_SUCCESS;
+    for (size_t i = 0; i < 3; i++) {
+        for (size_t j = 0; j < i; j++) {
+            if (wanted[i].path && wanted[j].path && strcmp(wanted[i].path, wanted[j].path) == 0)
+                FAIL(OUTCOME_WRONG_USE, "two outputs go to the same file, %s", wanted[i].path);
+        }
+        if (wanted[i].path)
+            TRY(output_file_open(wanted[i].file, wanted[i].path, fault));
+    }
+out:
+    return outcome;
+}
+
+/* Writes all files before the first of them appears. */
+static enum outcome write_outputs(const struct run *run, struct outputs *outputs, struct fault *fault)
+{
+    enum outcome outcome = OUTCOME_SUCCESS;
+    const size_t y_shape[] = {run->tokens, run->shape.hidden}, routing_shape[] = {run->tokens, run->shape.top_k};
+    TRY(npy_write(&outputs->y, NPY_F4, 2, y_shape, run->y, fault));
+    if (run->options->ids)
+        TRY(npy_write(&outputs->ids, NPY_I4, 2, routing_shape, run->ids, fault));
+    if (run->options->weights)
+        TRY(npy_write(&outputs->weights, NPY_F4, 2, routing_shape, run->weights, fault));
+    TRY(output_file_commit(&outputs->y, fault));
+    if (run->options->ids)
+        TRY(output_file_commit(&outputs->ids, fault));
+    if (run->options->weights)
+        TRY(output_file_commit(&outputs->weights, fault));
+out:
+    return outcome;
+}
+
+/* ------------------------------------------------------------------------------------------------- running -- */
+
+static enum outcome load_layer(struct run *run, struct fault *fault)
+{
+    enum outcome outcome = OUTCOME_SUCCESS;
+    size_t values = run->tokens * run->shape.hidden, choices = run->tokens * run->shape.top_k;
+    size_t activation = moecl_type_size(run->shape.activations);
+    TRY_MOECL(run->context, moecl_context_open(run->context, run->options->common.device));
+    TRY_MOECL(run->context, moecl_device_describe(run->context, false, &run->device));
+    output_progress("loading layer %zu", run->options->layer);
+    TRY_MOECL(run->context, moecl_layer_load(run->model, run->options->layer, &run->shape, &run->layer));
+    run->shape = *moecl_layer_describe(run->layer);
+
+    moecl_forward *forward = &run->forward;
+    forward->tokens = run->tokens;
+    TRY(device_buffer_create(run->context, "x", values * activation, run->rounded, &forward->x, fault));
+    TRY(device_buffer_create(run->context, "y", values * activation, NULL, &forward->y, fault));
+    TRY(device_buffer_create(run->context, "ids", choices * sizeof(int32_t), NULL, &forward->routing.ids, fault));
+    TRY(device_buffer_create(run->context, "routing weights", choices * sizeof(float), NULL, &forward->routing.weights,
+                             fault));
+    TRY_MOECL(run->context, moecl_layer_reserve(run->layer, run->tokens));
+out:
+    output_progress("%s", "");
+    return outcome;
+}
+
+/* A first pass that compiles and warms, then the median of a few (of fewer where one is slow), then one that is timed
+ * by stages. */
+static enum outcome compute(struct run *run, struct fault *fault)
+{
+    enum { PASSES_MAX = 5 };
+    enum outcome outcome = OUTCOME_SUCCESS;
+    double seconds[PASSES_MAX], sum = 0;
+    size_t passes = 0;
+    TRY_MOECL(run->context, moecl_layer_forward(run->layer, &run->forward, 0, NULL, NULL));
+    TRY_MOECL(run->context, moecl_layer_check(run->layer));
+    while (passes < PASSES_MAX && sum < 1) {
+        double start = clock_seconds();
+        TRY_MOECL(run->context, moecl_layer_forward(run->layer, &run->forward, 0, NULL, NULL));
+        TRY(device_finish(run->context, fault));
+        seconds[passes] = clock_seconds() - start;
+        sum += seconds[passes++];
+    }
+    run->seconds = clock_quantile(seconds, passes, 0.5);
+    TRY_MOECL(run->context, moecl_layer_forward_timed(run->layer, &run->forward, &run->times));
+    TRY_MOECL(run->context, moecl_layer_check(run->layer));
+out:
+    return outcome;
+}
+
+static enum outcome read_results(struct run *run, struct fault *fault)
+{
+    enum outcome outcome = OUTCOME_SUCCESS;
+    size_t values = run->tokens * run->shape.hidden, choices = run->tokens * run->shape.top_k;
+    moecl_type type = run->shape.activations;
+    run->y = calloc(values + 1, sizeof(float));
+    run->ids = calloc(choices + 1, sizeof(int32_t));
+    run->weights = calloc(choices + 1, sizeof(float));
+    run->load = calloc(run->shape.experts, sizeof(size_t));
+    if (!run->y || !run->ids || !run->weights || !run->load) {
+        outcome = fault_memory(fault, "the results");
+        goto out;
+    }
+    TRY(device_buffer_read(run->context, "y", run->forward.y, values * moecl_type_size(type), run->rounded, fault));
+    moecl_convert(run->rounded, type, run->y, MOECL_F32, values);
+    TRY(device_buffer_read(run->context, "ids", run->forward.routing.ids, choices * sizeof(int32_t), run->ids, fault));
+    TRY(device_buffer_read(run->context, "routing weights", run->forward.routing.weights, choices * sizeof(float),
+                           run->weights, fault));
+    load_count(run->ids, choices, run->shape.experts, run->load);
+out:
+    return outcome;
+}
+
+/* How far y may be from what it should be, relative to max |y|, where a type is rounded to. f32 stands for summing in
+ * another order. Rounding weights to p bits changes each by up to 2^-p, and y by some times that. Rounding x can
+ * besides change which of two nearly equal experts a token chooses, which no small bound covers: the values allow for
+ * that in the last of several choices. */
+static const struct {
+    double weights, activations;
+} tolerances[] = {[MOECL_F32] = {1e-4, 1e-4}, [MOECL_F16] = {2e-3, 2e-2}, [MOECL_BF16] = {1.6e-2, 1e-1}};
+
+static void compare(struct run *run)
+{
+    struct comparison *result = &run->comparison;
+    const float *expected = run->expected.data;
+    double largest = 0, difference = 0;
+    for (size_t i = 0; i < run->expected.count; i++) {
+        double distance = fabs((double)run->y[i] - (double)expected[i]);
+        largest = fmax(largest, fabs((double)expected[i]));
+        if (distance > difference || isnan(distance)) {
+            difference = isnan(distance) ? INFINITY : distance;
+            result->token = i / run->shape.hidden;
+            result->column = i % run->shape.hidden;
+        }
+    }
+    bool weights_rounded = run->shape.weights != run->file_type && run->shape.weights != MOECL_F32;
+    double tolerance = tolerances[run->shape.activations].activations;
+    if (weights_rounded)
+        tolerance = fmax(tolerance, tolerances[run->shape.weights].weights);
+    result->tolerance = run->options->tolerance >= 0 ? run->options->tolerance : tolerance;
+    result->error = difference == 0 ? 0 : difference / largest;
+    result->passed = result->error <= result->tolerance;
+}
+
+/* ------------------------------------------------------------------------------------------------ printing -- */
+
+static void print_load(const struct run *run)
+{
+    size_t largest = 0, idle = 0;
+    for (size_t e = 0; e < run->shape.experts; e++) {
+        largest = run->load[e] > largest ? run->load[e] : largest;
+        idle += run->load[e] == 0;
+    }
+    double mean = (double)(run->tokens * run->shape.top_k) / (double)run->shape.experts;
+    printf("\nTokens of each expert: mean %.3g, most %zu", mean, largest);
+    if (idle > 0)
+        printf(", none for %zu", idle);
+    printf("\n");
+    load_print(run->load, run->shape.experts);
+}
+
+static void print_stages(const struct run *run)
+{
+    double sum = 0;
+    for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
+        sum += run->times.seconds[stage];
+    printf("\nTime of each stage, each waited for\n");
+    for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) {
+        double seconds = run->times.seconds[stage];
+        if (stage == MOECL_STAGE_SHARED && run->shape.shared_intermediate == 0)
+            continue;
+        printf("  %-14s%10.3f ms  ", moecl_stage_name((moecl_stage)stage), 1e3 * seconds);
+        double share = sum > 0 ? seconds / sum : 0;
+        output_bar(share, 24);
+        printf(" %3.0f %%\n", 100 * share);
+    }
+}
+
+static void print_people(const struct run *run)
+{
+    char text[SHAPE_TEXT], title[DEVICE_TEXT], number[OUTPUT_TEXT];
+    struct style style = output_style(stdout);
+    const struct run_options *options = run->options;
+    printf("%s%s, layer %zu%s\n", style.bold, options->model, options->layer, style.reset);
+    printf("  layer    %s\n", shape_describe(text, &run->shape));
+    printf("  device   %s\n", device_title(title, &run->device));
+    printf("  types    weights %s (%s), activations %s; variant %s\n", moecl_type_name(run->shape.weights),
+           output_bytes(number, (double)moecl_layer_weight_bytes(run->layer)), moecl_type_name(run->shape.activations),
+           run->shape.variant);
+    print_load(run);
+    print_stages(run);
+
+    printf("\n%s%s tokens in %.3f ms, ", style.bold, output_integer(number, run->tokens), 1e3 * run->seconds);
+    printf("%s tokens/s%s\n", output_integer(number, (uint64_t)((double)run->tokens / run->seconds)), style.reset);
+    if (options->expect) {
+        const struct comparison *result = &run->comparison;
+        printf("max |y - expected| / max |expected| = %.2e, tolerance %.0e: %s%s%s\n", result->error, result->tolerance,
+               result->passed ? style.good : style.bad, result->passed ? "ok" : "TOO LARGE", style.reset);
+    }
+    printf("wrote %s", options->output);
+    if (options->ids)
+        printf(", %s", options->ids);
+    if (options->weights)
+        printf(", %s", options->weights);
+    printf("\n");
+}
+
+static enum outcome print_json(const struct run *run, struct fault *fault)
+{
+    char title[DEVICE_TEXT];
+    json_t *load = json_array(), *stages = json_object();
+    for (size_t e = 0; e < run->shape.experts; e++)
+        json_array_append_new(load, json_integer((json_int_t)run->load[e]));
+    for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
+        json_object_set_new(stages, moecl_stage_name((moecl_stage)stage),
+                            output_number(1e3 * run->times.seconds[stage]));
+    json_t *json =
+        json_pack("{s:o, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:s, s:I, s:o, s:o, s:o, s:o}", "model",
+                  output_string(run->options->model), "layer", (json_int_t)run->options->layer, "device",
+                  output_string(device_title(title, &run->device)), "experts", (json_int_t)run->shape.experts, "hidden",
+                  (json_int_t)run->shape.hidden, "intermediate", (json_int_t)run->shape.intermediate, "top_k",
+                  (json_int_t)run->shape.top_k, "tokens", (json_int_t)run->tokens, "dtype",
+                  moecl_type_name(run->shape.weights), "activations", moecl_type_name(run->shape.activations),
+                  "variant", run->shape.variant, "weight_bytes", (json_int_t)moecl_layer_weight_bytes(run->layer),
+                  "milliseconds", output_number(1e3 * run->seconds), "tokens_per_second",
+                  output_number((double)run->tokens / run->seconds), "load", load, "stages_milliseconds", stages);
+    if (json && run->options->expect) {
+        const struct comparison *result = &run->comparison;
+        json_object_set_new(json, "expected",
+                            json_pack("{s:o, s:o, s:b, s:I, s:I}", "error", output_number(result->error), "tolerance",
+                                      output_number(result->tolerance), "passed", (int)result->passed, "token",
+                                      (json_int_t)result->token, "column", (json_int_t)result->column));
+    }
+    return output_json(json, fault);
+}
+
+/* ------------------------------------------------------------------------------------------------- command -- */
+
+static void release(struct run *run)
+{
+    device_buffer_release(&run->forward.x);
+    device_buffer_release(&run->forward.y);
+    device_buffer_release(&run->forward.routing.ids);
+    device_buffer_release(&run->forward.routing.weights);
+    moecl_layer_destroy(run->layer);
+    moecl_model_close(run->model);
+    moecl_context_destroy(run->context);
+    npy_free(&run->x);
+    npy_free(&run->expected);
+    free(run->rounded);
+    free(run->y);
+    free(run->ids);
+    free(run->weights);
+    free(run->load);
+}
+
+static enum outcome run_run(const void *given, struct fault *fault)
+{
+    const struct run_options *options = given;
+    struct run run = {.options = options};
+    struct outputs outputs = {.y = {NULL}};
+    enum outcome outcome = OUTCOME_SUCCESS;
+    TRY(open_model(&run, fault));
+    TRY(read_input(&run, fault));
+    TRY(open_outputs(options, &outputs, fault));
+    TRY(load_layer(&run, fault));
+    TRY(compute(&run, fault));
+    TRY(read_results(&run, fault));
+    if (options->expect)
+        compare(&run);
+    TRY(write_outputs(&run, &outputs, fault));
+    if (options->common.json)
+        TRY(print_json(&run, fault));
+    else
+        print_people(&run);
+    if (options->expect && !run.comparison.passed)
+        FAIL(OUTCOME_CHECK_FAILED, "y is not what %s says: the error is %.2e, most of it in token %zu, column %zu",
+             options->expect, run.comparison.error, run.comparison.token, run.comparison.column);
+out:
+    output_file_discard(&outputs.y);
+    output_file_discard(&outputs.ids);
+    output_file_discard(&outputs.weights);
+    release(&run);
+    return outcome;
+}
+
+#define DESTINATION(member) offsetof(struct run_options, member)
+static const struct option table[] = {
+    {NULL, "MODEL", option_text, DESTINATION(model), true, "a directory with config.json and model.safetensors"},
+    {"layer", "N", option_size, DESTINATION(layer), true, "the model's layer, as in its tensors' names"},
+    {"input", "X.npy", option_text, DESTINATION(input), true, "x: f4 or f2, [tokens, hidden]"},
+    {"output", "Y.npy", option_text, DESTINATION(output), true, "where y goes: f4, [tokens, hidden]"},
+    {"dtype", "TYPE", option_type, DESTINATION(dtype), false,
+     "storage of the weights: f32, f16 or bf16 (default: the file's)"},
+    {"activations", "TYPE", option_type, DESTINATION(activations), false,
+     "type of x and y on the device: f32, f16 or bf16 (default: f32)"},
+    {"variant", "NAME", option_variant, DESTINATION(variant), false,
+     "expert-GEMM variant (default: the one that the library plans)"},
+    {"expect", "Y.npy", option_text, DESTINATION(expect), false, "compare y with this file; exit 1 if it differs"},
+    {"tolerance", "R", option_real, DESTINATION(tolerance), false,
+     "largest max |y - expected| / max |expected| (default: see below)"},
+    {"ids", "IDS.npy", option_text, DESTINATION(ids), false, "write the experts chosen: i4, [tokens, k]"},
+    {"weights", "W.npy", option_text, DESTINATION(weights), false, "write their routing weights: f4, [tokens, k]"},
+};
+#undef DESTINATION
+static const struct run_options defaults = {.dtype = OPTION_NO_TYPE, .activations = OPTION_NO_TYPE, .tolerance = -1};
+
+const struct command command_run = {
+    .name = "run",
+    .summary = "run one MoE layer of a model on tokens from a file",
+    .details = "The tolerance is 1e-4 where nothing is rounded: f32 activations, weights in the file's type or f32.\n"
+               "Where --dtype rounds, it is 2e-3 for f16 and 1.6e-2 for bf16; where --activations does, 2e-2 for f16\n"
+               "and 1e-1 for bf16, since rounded activations can also change which experts a token chooses, where\n"
+               "two are nearly as likely.",
+    .examples = "  moecl run tiny-qwen3-moe --layer 0 --input layer0_x.npy --output y.npy --expect layer0_y.npy\n"
+                "  moecl run OLMoE-1B-7B-0924 --layer 3 --input x.npy --output y.npy --dtype bf16 --activations bf16\n"
+                "  moecl run Mixtral-8x7B-v0.1 --layer 0 --input x.npy --output y.npy --ids ids.npy --weights w.npy",
+    .options = table,
+    .option_count = sizeof(table) / sizeof(table[0]),
+    .defaults = &defaults,
+    .size = sizeof(defaults),
+    .run = run_run,
+};
