@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* test_cli_golden.c - moecl run on checkpoints with recorded inputs, outputs and routing (tests/data): y within
+ * 1e-4 of what Hugging Face's transformers computed, and the same experts in the same order. */
+#include "check.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../tools/npy.h"
+#undef TRY /* the tool and the library each have their own, and this file needs neither */
+#undef FAIL
+#include "device.h"
+#include "model/safetensors.h"
+#include "program.h"
+#include "scratch.h"
+
+static const struct recording {
+    const char *model, *file;
+    size_t layer;
+} recordings[] = {
+    {"golden/mixtral", "io.safetensors", 0},          {"golden/mixtral-bf16", "io.safetensors", 0},
+    {"golden/qwen2_moe", "io.safetensors", 0},        {"golden/qwen3_moe", "io.safetensors", 0},
+    {"golden/qwen3_moe-nonorm", "io.safetensors", 0}, {"golden/olmoe", "io.safetensors", 0},
+    {"tiny-qwen3-moe", "activations.safetensors", 0}, {"tiny-qwen3-moe", "activations.safetensors", 1},
+    {"tiny-qwen3-moe", "activations.safetensors", 2},
+};
+enum { RECORDINGS = sizeof(recordings) / sizeof(recordings[0]) };
+
+/* A recording, opened; x and y are .npy files in `directory`. */
+struct scene {
+    char *directory, *model, *x, *y, *out, *ids, *weights;
+    char layer[8];
+    size_t tokens, top_k;
+    struct moecl_safetensors file;
+};
+
+static const struct moecl_tensor *tensor(const struct scene *scene, const char *what)
+{
+    char name[64];
+    snprintf(name, sizeof(name), "layer%s.%s", scene->layer, what);
+    const struct moecl_tensor *found = moecl_safetensors_find(&scene->file, name);
+    assert_non_null(found);
+    return found;
+}
+
+/* Writes the first `tokens` rows of a recorded f32 tensor as a .npy file, f2 if `half`. */
+static void write_rows(const struct scene *scene, const char *what, const char *path, bool half)
+{
+    struct fault fault;
+    struct output_file file;
+    const struct moecl_tensor *recorded = tensor(scene, what);
+    const size_t shape[] = {scene->tokens, recorded->shape[1]}, count = shape[0] * shape[1];
+    float *values = make(count, sizeof(float));
+    memcpy(values, recorded->data, count * sizeof(float));
+    assert_int_equal(output_file_open(&file, path, &fault), OUTCOME_SUCCESS);
+    if (half) {
+        void *halves = make(count, 2);
+        moecl_convert(values, MOECL_F32, halves, MOECL_F16, count);
+        assert_int_equal(npy_write(&file, NPY_F2, 2, shape, halves, &fault), OUTCOME_SUCCESS);
+        free(halves);
+    } else {
+        assert_int_equal(npy_write(&file, NPY_F4, 2, shape, values, &fault), OUTCOME_SUCCESS);
+    }
+    assert_int_equal(output_file_commit(&file, &fault), OUTCOME_SUCCESS);
+    output_file_discard(&file);
+    free(values);
+}
+
+static struct scene open_scene(const struct recording *recording)
+{
+    struct scene scene = {.directory = scratch_make(), .model = scratch_path(MOECL_TEST_DATA, recording->model)};
+    struct moecl_error error = {""};
+    char *path = scratch_path(scene.model, recording->file);
+    if (moecl_safetensors_open(&error, path, &scene.file) != MOECL_OK)
+        fail_msg("%s", error.sentence);
+    free(path);
+    snprintf(scene.layer, sizeof(scene.layer), "%zu", recording->layer);
+    scene.tokens = tensor(&scene, "ids")->shape[0];
+    if (small_sizes() && scene.tokens > 8)
+        scene.tokens = 8;
+    scene.top_k = tensor(&scene, "ids")->shape[1];
+    scene.x = scratch_path(scene.directory, "x.npy");
+    scene.y = scratch_path(scene.directory, "y.npy");
+    scene.out = scratch_path(scene.directory, "out.npy");
+    scene.ids = scratch_path(scene.directory, "ids.npy");
+    scene.weights = scratch_path(scene.directory, "weights.npy");
+    write_rows(&scene, "x", scene.x, false);
+    write_rows(&scene, "y", scene.y, false);
+    return scene;
+}
+
+static void close_scene(struct scene *scene)
+{
+    char *paths[] = {scene->model, scene->x, scene->y, scene->out, scene->ids, scene->weights};
+    for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
+        free(paths[i]);
+    moecl_safetensors_close(&scene->file);
+    scratch_remove(scene->directory);
+}
+
+/* Runs the scene with one more option and fails unless the tool finds y to be as expected. */
+static void run_scene(const struct scene *scene, const char *option, const char *value)
+{
+    const char *const arguments[] = {MOECL_CLI,  "run",       scene->model,   "--layer",  scene->layer, "--input",
+                                     scene->x,   "--output",  scene->out,     "--expect", scene->y,     "--ids",
+                                     scene->ids, "--weights", scene->weights, option,     value,        NULL};
+    struct program_result result = program_run(arguments, NULL);
+    if (result.status != 0)
+        fail_msg("%s, layer %s, %s %s: status %d\n%s%s", scene->model, scene->layer, option, value, result.status,
+                 result.output, result.error);
+    program_result_free(&result);
+}
+
+/* What the tool wrote, beside the recording; y again, so that the tool's own comparison is not trusted alone. */
+static void assert_recorded(const struct scene *scene)
+{
+    struct fault fault;
+    struct npy_array ids, weights, y;
+    const size_t choices = scene->tokens * scene->top_k;
+    assert_int_equal(npy_read(scene->ids, 2, NPY_I4, &ids, &fault), OUTCOME_SUCCESS);
+    assert_int_equal(npy_read(scene->weights, 2, NPY_F4, &weights, &fault), OUTCOME_SUCCESS);
+    assert_int_equal(npy_read(scene->out, 2, NPY_F4, &y, &fault), OUTCOME_SUCCESS);
+    assert_int_equal(ids.count, choices);
+    assert_memory_equal(ids.data, tensor(scene, "ids")->data, choices * sizeof(int32_t));
+    double *got = to_doubles(weights.data, MOECL_F32, choices);
+    double *recorded = to_doubles(tensor(scene, "weights")->data, MOECL_F32, choices);
+    ASSERT_CLOSE(got, recorded, choices, 1e-5);
+    free(got);
+    free(recorded);
+    assert_int_equal(y.shape[0], scene->tokens);
+    got = to_doubles(y.data, MOECL_F32, y.count);
+    recorded = to_doubles(tensor(scene, "y")->data, MOECL_F32, y.count);
+    ASSERT_CLOSE(got, recorded, y.count, 1e-4);
+    free(got);
+    free(recorded);
+    npy_free(&ids);
+    npy_free(&weights);
+    npy_free(&y);
+}
+
+static void test_every_variant_gives_what_was_recorded(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < RECORDINGS; i++) {
+        struct scene scene = open_scene(&recordings[i]);
+        for (size_t v = 0; moecl_variant_name(v); v++) {
+            run_scene(&scene, "--variant", moecl_variant_name(v));
+            assert_recorded(&scene);
+        }
+        close_scene(&scene);
+    }
+}
+
+/* The wider tolerances that `moecl run --help` states hold where weights are rounded. */
+static void test_rounded_weights(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < RECORDINGS; i++) {
+        struct scene scene = open_scene(&recordings[i]);
+        run_scene(&scene, "--dtype", "bf16");
+        run_scene(&scene, "--dtype", "f16");
+        run_scene(&scene, "--dtype", "f32");
+        assert_recorded(&scene);
+        close_scene(&scene);
+    }
+}
+
+/* x in half precision: what the tool computes from it is what it computes from its values in f4. */
+static void test_half_precision_input(void **state)
+{
+    (void)state;
+    struct scene scene = open_scene(&recordings[3]);
+    struct fault fault;
+    struct npy_array half, first, second;
+    write_rows(&scene, "x", scene.x, true);
+    run_scene(&scene, "--tolerance", "0.01");
+    assert_int_equal(npy_read(scene.out, 2, NPY_F4, &first, &fault), OUTCOME_SUCCESS);
+
+    assert_int_equal(npy_read(scene.x, 2, NPY_F2, &half, &fault), OUTCOME_SUCCESS);
+    assert_int_equal(npy_widen(&half, &fault), OUTCOME_SUCCESS);
+    struct output_file file;
+    assert_int_equal(output_file_open(&file, scene.x, &fault), OUTCOME_SUCCESS);
+    assert_int_equal(npy_write(&file, NPY_F4, 2, half.shape, half.data, &fault), OUTCOME_SUCCESS);
+    assert_int_equal(output_file_commit(&file, &fault), OUTCOME_SUCCESS);
+    output_file_discard(&file);
+    run_scene(&scene, "--tolerance", "0.01");
+    assert_int_equal(npy_read(scene.out, 2, NPY_F4, &second, &fault), OUTCOME_SUCCESS);
+    assert_memory_equal(first.data, second.data, first.count * sizeof(float));
+    npy_free(&half);
+    npy_free(&first);
+    npy_free(&second);
+    close_scene(&scene);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_variant_gives_what_was_recorded),
+        cmocka_unit_test(test_rounded_weights),
+        cmocka_unit_test(test_half_precision_input),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
