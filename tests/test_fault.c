@@ -10,6 +10,7 @@
 
 #include <moecl/moecl.h>
 
+#include "device/buffer.h"
 #include "interception.h"
 
 /* Does `work` with a fresh context, once for each call in it that can fail. */
@@ -79,12 +80,69 @@ static void test_list(void **state)
     each_failure(list_devices);
 }
 
+/* A layer from nothing to its results, by every variant; each stage in it makes calls that fail in their turn. */
+static moecl_status run_layer(moecl_context *context, const moecl_layer_options *options)
+{
+    enum { TOKENS = 3 };
+    float weights[8 * 8] = {0.5f, -0.25f, 1.0f};
+    const moecl_matrix matrix = {weights, MOECL_F32, options->hidden, options->hidden};
+    const moecl_matrix router = {weights, MOECL_F32, options->experts, options->hidden};
+    const moecl_matrix shared_gate = {weights, MOECL_F32, 1, options->hidden};
+    const float x[TOKENS * 8] = {1.0f, 2.0f};
+    moecl_layer *layer = NULL;
+    cl_mem memory = NULL;
+    moecl_status status = moecl_layer_create(context, options, &layer);
+    if (status == MOECL_OK)
+        status = moecl_layer_set_router(layer, &router);
+    for (size_t e = 0; status == MOECL_OK && e < options->experts; e++)
+        status = moecl_layer_set_expert(layer, e, &matrix, &matrix, &matrix);
+    if (status == MOECL_OK)
+        status = moecl_layer_set_shared_expert(layer, &matrix, &matrix, &matrix, &shared_gate);
+    if (status == MOECL_OK)
+        status = moecl_buffer_create(context, CL_MEM_READ_WRITE, 512 + sizeof(x), "x and y", &memory);
+    if (status == MOECL_OK)
+        status = moecl_buffer_write(context, (moecl_buffer){memory, 0}, sizeof(x), x);
+    const moecl_forward forward = {.tokens = TOKENS, .x = {memory, 0}, .y = {memory, 512}};
+    if (status == MOECL_OK)
+        status = moecl_layer_forward(layer, &forward, 0, NULL, NULL);
+    if (status == MOECL_OK)
+        status = moecl_layer_check(layer);
+    moecl_layer_destroy(layer);
+    moecl_buffer_release(memory);
+    return status;
+}
+
+/* With the cache: a program from it goes another way, and is quicker than the compiler. */
+static moecl_status run_variants(moecl_context *context)
+{
+    moecl_status status = moecl_context_open(context, NULL);
+    for (size_t i = 0; status == MOECL_OK && moecl_variant_name(i); i++) {
+        const moecl_layer_options options = {.experts = 2,
+                                             .hidden = 8,
+                                             .intermediate = 8,
+                                             .top_k = 2,
+                                             .shared_intermediate = 8,
+                                             .shared_gated = true,
+                                             .weights = i == 0 ? MOECL_F32 : MOECL_BF16,
+                                             .variant = moecl_variant_name(i)};
+        status = run_layer(context, &options);
+    }
+    return status;
+}
+
+static void test_layer(void **state)
+{
+    (void)state;
+    each_failure(run_variants);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_list),
         cmocka_unit_test(test_open),
         cmocka_unit_test(test_probe),
+        cmocka_unit_test(test_layer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
