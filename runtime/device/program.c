@@ -37,61 +37,65 @@ void moecl_programs_release(struct moecl_context *context)
 
 /* ---------------------------------------------------------------------------------------------------- source -- */
 
-/* The text of cl/`file` in fresh memory, or NULL with *missing telling whether there is no such file. */
+/* The text of cl/`file` in fresh memory. */
 #ifdef MOECL_KERNEL_DIR
-static char *read_source(const char *file, bool *missing)
+static moecl_status read_source(struct moecl_context *context, const char *file, char **text)
 {
-    char *text = NULL;
+    enum { BLOCK = 1 << 16 };
+    moecl_status status = MOECL_OK;
+    char *content = NULL, *grown = NULL;
     size_t size = 0;
-    *missing = false;
+    FILE *stream = NULL;
     char *path = moecl_format("%s/%s", MOECL_KERNEL_DIR, file);
     if (path == NULL)
-        return NULL;
-    FILE *stream = fopen(path, "rb");
-    *missing = stream == NULL;
-    while (stream != NULL && !feof(stream)) {
-        char *grown = moecl_reallocate(text, size + 65536, 1);
-        if (grown == NULL) {
-            moecl_free(text);
-            text = NULL;
-            break;
-        }
-        text = grown;
-        size += fread(text + size, 1, 65535, stream);
-        text[size] = 0;
-    }
+        FAIL(&context->error, MOECL_OUT_OF_HOST_MEMORY, "no host memory for a path");
+    stream = fopen(path, "rb");
+    if (stream == NULL)
+        FAIL(&context->error, MOECL_INVALID_ARGUMENT, "there is no OpenCL source %s", path);
+    do {
+        grown = moecl_reallocate(content, size + BLOCK + 1, 1);
+        if (grown == NULL)
+            FAIL(&context->error, MOECL_OUT_OF_HOST_MEMORY, "no host memory for the source %s", path);
+        content = grown;
+        size += fread(content + size, 1, BLOCK, stream);
+    } while (!feof(stream) && !ferror(stream));
+    if (ferror(stream))
+        FAIL(&context->error, MOECL_FILE_ERROR, "%s: it cannot be read", path);
+    content[size] = 0;
+    *text = content;
+    content = NULL;
+out:
     if (stream != NULL)
         fclose(stream);
+    moecl_free(content);
     moecl_free(path);
-    return text;
+    return status;
 }
 #else
-static char *read_source(const char *file, bool *missing)
+static moecl_status read_source(struct moecl_context *context, const char *file, char **text)
 {
     const struct moecl_kernel_source *source = moecl_kernel_sources;
     while (source->name != NULL && strcmp(source->name, file) != 0)
         source++;
-    *missing = source->name == NULL;
-    return *missing ? NULL : moecl_duplicate(source->text);
+    if (source->name == NULL)
+        return moecl_error_set(&context->error, MOECL_INVALID_ARGUMENT, "there is no OpenCL source %s", file);
+    *text = moecl_duplicate(source->text);
+    if (*text == NULL)
+        return moecl_error_set(&context->error, MOECL_OUT_OF_HOST_MEMORY, "no host memory for the source %s", file);
+    return MOECL_OK;
 }
 #endif
 
-/* cl/common.cl followed by cl/`file`, in fresh memory. */
+/* cl/common.cl followed by cl/`file`, in fresh memory. With #line, the compiler speaks of the file's own lines. */
 static moecl_status assemble_source(struct moecl_context *context, const char *file, char **source)
 {
     moecl_status status = MOECL_OK;
-    bool missing = false;
-    char *common = read_source("common.cl", &missing);
-    char *text = NULL;
-    if (common == NULL && !missing)
-        FAIL(&context->error, MOECL_OUT_OF_HOST_MEMORY, "no host memory for the source of common.cl");
-    text = read_source(file, &missing);
-    if (text == NULL && missing)
-        FAIL(&context->error, MOECL_INVALID_ARGUMENT, "there is no OpenCL source %s", file);
-    if (text != NULL) /* #line: the compiler's log then speaks of the file's own lines */
-        *source = moecl_format("%s\n#line 1 \"%s\"\n%s", common == NULL ? "" : common, file, text);
-    if (text == NULL || *source == NULL)
-        FAIL(&context->error, MOECL_OUT_OF_HOST_MEMORY, "no host memory for the source of %s", file);
+    char *common = NULL, *text = NULL;
+    TRY(read_source(context, "common.cl", &common));
+    TRY(read_source(context, file, &text));
+    *source = moecl_format("#line 1 \"common.cl\"\n%s\n#line 1 \"%s\"\n%s", common, file, text);
+    if (*source == NULL)
+        FAIL(&context->error, MOECL_OUT_OF_HOST_MEMORY, "no host memory for the source %s", file);
 out:
     moecl_free(common);
     moecl_free(text);
@@ -110,11 +114,14 @@ static char *full_options(const char *options)
 
 /* ----------------------------------------------------------------------------------------------------- build -- */
 
-/* Sets the sentence for a failed build: the compiler's log, or the beginning of it. */
-static moecl_status build_failure(struct moecl_context *context, cl_program program, cl_int code, const char *options)
+/* Sets the sentence for a failed build of `what`: the compiler's log, or the beginning of it. */
+static moecl_status build_failure(struct moecl_context *context, cl_program program, cl_int code, const char *what,
+                                  const char *options)
 {
-    if (code != CL_BUILD_PROGRAM_FAILURE && code != CL_INVALID_BUILD_OPTIONS)
-        return moecl_error_opencl(&context->error, code, "clBuildProgram");
+    if (code != CL_BUILD_PROGRAM_FAILURE && code != CL_INVALID_BUILD_OPTIONS) {
+        moecl_status status = moecl_error_opencl(&context->error, code, "clBuildProgram");
+        return moecl_error_append(&context->error, status, " (%s)", what);
+    }
     size_t size = 0;
     char *log = NULL;
     if (clGetProgramBuildInfo(program, context->device, CL_PROGRAM_BUILD_LOG, 0, NULL, &size) == CL_SUCCESS)
@@ -122,23 +129,23 @@ static moecl_status build_failure(struct moecl_context *context, cl_program prog
     if (log != NULL &&
         clGetProgramBuildInfo(program, context->device, CL_PROGRAM_BUILD_LOG, size, log, NULL) != CL_SUCCESS)
         log[0] = 0;
-    moecl_error_set(&context->error, MOECL_BUILD_FAILED,
-                    "the compiler of %s / %s refuses the program (%s, options %s): %s", context->info.platform,
-                    context->info.name, moecl_opencl_code_name(code), options, log == NULL ? "no log" : log);
+    moecl_error_set(&context->error, MOECL_BUILD_FAILED, "%s does not build on %s / %s (%s, options %s): %s", what,
+                    context->info.platform, context->info.name, moecl_opencl_code_name(code), options,
+                    log == NULL ? "no log" : log);
     moecl_free(log);
     return MOECL_BUILD_FAILED;
 }
 
 /* Builds with the options as they are. */
-static moecl_status build_source(struct moecl_context *context, const char *source, const char *options,
-                                 cl_program *program)
+static moecl_status build(struct moecl_context *context, const char *what, const char *source, const char *options,
+                          cl_program *program)
 {
     moecl_status status = MOECL_OK;
     cl_program built = NULL;
     CL_NEW(&context->error, built, clCreateProgramWithSource(context->cl, 1, &source, NULL, &cl_code));
     cl_int code = clBuildProgram(built, 1, &context->device, options, NULL, NULL);
     if (code != CL_SUCCESS) {
-        status = build_failure(context, built, code, options);
+        status = build_failure(context, built, code, what, options);
         goto out;
     }
     *program = built;
@@ -156,7 +163,7 @@ moecl_status moecl_program_build_source(struct moecl_context *context, const cha
     char *full = full_options(options);
     if (full == NULL)
         FAIL(&context->error, MOECL_OUT_OF_HOST_MEMORY, "no host memory for build options");
-    TRY(build_source(context, source, full, program));
+    TRY(build(context, "an OpenCL program", source, full, program));
 out:
     moecl_free(full);
     return status;
@@ -241,14 +248,33 @@ static moecl_status build_file(struct moecl_context *context, const char *file, 
     *program = key == NULL ? NULL : load_binary(context, key, options);
     if (*program != NULL)
         goto out;
-    status = build_source(context, source, options, program);
-    if (status != MOECL_OK)
-        moecl_error_append(&context->error, status, " (%s)", file);
-    else if (key != NULL)
+    TRY(build(context, file, source, options, program));
+    if (key != NULL)
         store_binary(context, key, *program);
 out:
     moecl_free(key);
     moecl_free(source);
+    return status;
+}
+
+static moecl_status add_program(struct moecl_context *context, const char *file, const char *options,
+                                struct moecl_program **added)
+{
+    moecl_status status = MOECL_OK;
+    struct moecl_program *program = moecl_allocate(1, sizeof(*program));
+    if (program != NULL) {
+        program->file = moecl_duplicate(file);
+        program->options = moecl_duplicate(options);
+    }
+    if (program == NULL || program->file == NULL || program->options == NULL)
+        FAIL(&context->error, MOECL_OUT_OF_HOST_MEMORY, "no host memory for the program %s", file);
+    TRY(build_file(context, file, options, &program->program));
+    program->next = context->programs;
+    context->programs = program;
+    *added = program;
+    program = NULL;
+out:
+    release_program(program);
     return status;
 }
 
@@ -263,24 +289,8 @@ static moecl_status find_program(struct moecl_context *context, const char *file
         FAIL(&context->error, MOECL_OUT_OF_HOST_MEMORY, "no host memory for build options");
     while (program != NULL && (strcmp(program->file, file) != 0 || strcmp(program->options, full) != 0))
         program = program->next;
-    if (program == NULL) {
-        program = moecl_allocate(1, sizeof(*program));
-        if (program != NULL)
-            program->file = moecl_duplicate(file);
-        if (program == NULL || program->file == NULL) {
-            release_program(program);
-            FAIL(&context->error, MOECL_OUT_OF_HOST_MEMORY, "no host memory for the program %s", file);
-        }
-        program->options = full;
-        full = NULL;
-        status = build_file(context, file, program->options, &program->program);
-        if (status != MOECL_OK) {
-            release_program(program);
-            goto out;
-        }
-        program->next = context->programs;
-        context->programs = program;
-    }
+    if (program == NULL)
+        TRY(add_program(context, file, full, &program));
     *found = program;
 out:
     moecl_free(full);
