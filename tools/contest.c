@@ -119,7 +119,7 @@ out:
     return outcome;
 }
 
-/* Compiles and warms with one call, sizes the samples by a second. */
+/* Compiles and warms with one call, sizes the samples by a second, unless the first took so long that it tells. */
 static enum outcome warm_up(moecl_context *context, struct contender *contender, const struct feed *feed,
                             struct fault *fault)
 {
@@ -129,7 +129,8 @@ static enum outcome warm_up(moecl_context *context, struct contender *contender,
     contender->samples = 0;
     contender->spent = 0;
     TRY(time_calls(context, contender, feed, 1, &seconds, fault));
-    TRY(time_calls(context, contender, feed, 1, &seconds, fault));
+    if (seconds < 10)
+        TRY(time_calls(context, contender, feed, 1, &seconds, fault));
     contender->calls = seconds >= sample_seconds ? 1 : (size_t)ceil(sample_seconds / fmax(seconds, 1e-5));
 out:
     return outcome;

@@ -267,7 +267,7 @@ enum outcome npy_read(const char *path, size_t rank, int types, struct npy_array
     uint64_t size = available < NPY_MAX_HEADER ? available : (uint64_t)about.st_size;
     TRY(npy_parse(first, available, size, path, &header, fault));
     if (header.rank != rank)
-        FAIL(OUTCOME_ERROR, "%s has %zu dimensions; %zu are needed", path, header.rank, rank);
+        FAIL(OUTCOME_ERROR, "%s has rank %zu; rank %zu is needed", path, header.rank, rank);
     TRY(check_type(header.type, types, path, fault));
 
     array->data = malloc(header.data_bytes + 1);

@@ -187,7 +187,7 @@ enum outcome output_json(json_t *json, struct fault *fault)
     if (!json)
         return fault_memory(fault, "the JSON");
     /* What cannot be written is met by main(), which flushes standard output in the end. */
-    json_dumpf(json, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+    json_dumpf(json, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     putchar('\n');
     json_decref(json);
     return OUTCOME_SUCCESS;

@@ -307,6 +307,11 @@ static void print_load(const struct run *run)
     load_print(run->load, run->shape.experts);
 }
 
+static bool has_stage(const struct run *run, int stage)
+{
+    return stage != MOECL_STAGE_SHARED || run->shape.shared_intermediate > 0;
+}
+
 static void print_stages(const struct run *run)
 {
     double sum = 0;
@@ -315,7 +320,7 @@ static void print_stages(const struct run *run)
     printf("\nTime of each stage, each waited for\n");
     for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) {
         double seconds = run->times.seconds[stage];
-        if (stage == MOECL_STAGE_SHARED && run->shape.shared_intermediate == 0)
+        if (!has_stage(run, stage))
             continue;
         printf("  %-14s%10.3f ms  ", moecl_stage_name((moecl_stage)stage), 1e3 * seconds);
         double share = sum > 0 ? seconds / sum : 0;
@@ -359,9 +364,11 @@ static enum outcome print_json(const struct run *run, struct fault *fault)
     json_t *load = json_array(), *stages = json_object();
     for (size_t e = 0; e < run->shape.experts; e++)
         json_array_append_new(load, json_integer((json_int_t)run->load[e]));
-    for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++)
-        json_object_set_new(stages, moecl_stage_name((moecl_stage)stage),
-                            output_number(1e3 * run->times.seconds[stage]));
+    for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) {
+        if (has_stage(run, stage))
+            json_object_set_new(stages, moecl_stage_name((moecl_stage)stage),
+                                output_number(1e3 * run->times.seconds[stage]));
+    }
     json_t *json =
         json_pack("{s:o, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:s, s:I, s:o, s:o, s:o, s:o}", "model",
                   output_string(run->options->model), "layer", (json_int_t)run->options->layer, "device",
