@@ -26,7 +26,7 @@ moecl_status moecl_chain_end(struct moecl_chain *chain, moecl_status status, cl_
 /* One kernel argument; make a table of them with the macros. A buffer takes two kernel parameters: the memory object
  * and a ulong of bytes (cl/common.cl has the other side). */
 struct moecl_argument {
-    enum { MOECL_ARGUMENT_VALUE, MOECL_ARGUMENT_BUFFER, MOECL_ARGUMENT_LOCAL } kind;
+    enum { MOECL_ARGUMENT_VALUE, MOECL_ARGUMENT_BUFFER } kind;
     size_t size;
     union {
         cl_uint u32;

@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "error.h" /* MOECL_PRINTF */
+
 /* Zeroed memory for `count` elements of `size` bytes; NULL when there is none or the product overflows. A zero product
  * gives a pointer that can be freed. */
 void *moecl_allocate(size_t count, size_t size);
@@ -15,7 +17,7 @@ void moecl_free(void *memory); /* NULL is allowed */
 /* A copy of `text`, NULL when there is no memory. */
 char *moecl_duplicate(const char *text);
 /* printf into fresh memory; NULL when there is none. */
-char *moecl_format(const char *format, ...);
+char *moecl_format(const char *format, ...) MOECL_PRINTF(1, 2);
 
 /* Checked arithmetic: false on overflow, *result untouched. */
 bool moecl_size_multiply(size_t a, size_t b, size_t *result);
