@@ -17,7 +17,7 @@
  *                [panel 0: k=0: c0 c1 .. | k=1: c0 c1 .. | ..] [panel 1: ..]     WEIGHT_TYPE
  *
  *   C            rows in expert order [rows,N], float; or packed as A is, to be the next product's A
- *   tile map     uint4 a tile: expert, first row, rows (0: a surplus tile), unused
+ *   tile map     4 uint a tile: expert, first row, rows (0: a surplus tile), unused
  *
  * Launch: grids are sized for the most tiles there can be, ceil(rows / TILE_ROWS) + min(E, rows); surplus groups
  * return. Work-groups of GROUP_ROWS x GROUP_COLUMNS work-items; a work-item makes ITEM_ROWS x PANEL_COLUMNS of C in
@@ -64,13 +64,22 @@
 #define FORM_GATED_PACKED 2u    /* silu(gate) * up                        -> packed */
 #define FORM_GATED_LINEAR 3u    /* gate, then up, without the activation  -> [rows, 2N] */
 
+/* One by one: Oclgrind takes a vector put together from variables and a constant for uninitialised. */
+inline void set_tile(__global uint *entry, uint group, uint first_row, uint rows)
+{
+    entry[0] = group;
+    entry[1] = first_row;
+    entry[2] = rows;
+    entry[3] = 0;
+}
+
 /* One work-item an expert: writes its tiles; the last expert writes the surplus ones. Rows from `rows` on are left out,
  * whatever the offsets say. */
 __kernel void tile_map(__global const uint *offsets_memory, ulong offsets_offset, uint groups, uint rows, uint bound,
-                       __global uint4 *map_memory, ulong map_offset)
+                       __global uint *map_memory, ulong map_offset)
 {
     __global const uint *offsets = VIEW(const uint, offsets);
-    __global uint4 *map = VIEW(uint4, map);
+    __global uint *map = VIEW(uint, map);
     const uint group = get_global_id(0);
     if (group >= groups)
         return;
@@ -79,10 +88,10 @@ __kernel void tile_map(__global const uint *offsets_memory, ulong offsets_offset
         tile += (min(offsets[before + 1], rows) - min(offsets[before], rows) + TILE_ROWS - 1) / TILE_ROWS;
     const uint end = min(offsets[group + 1], rows);
     for (uint row = offsets[group]; row < end && tile < bound; row += TILE_ROWS, tile++)
-        map[tile] = (uint4)(group, row, min(end - row, (uint)TILE_ROWS), 0);
+        set_tile(map + 4 * tile, group, row, min(end - row, (uint)TILE_ROWS));
     if (group == groups - 1)
         for (; tile < bound; tile++)
-            map[tile] = (uint4)(0, 0, 0, 0);
+            set_tile(map + 4 * tile, 0, 0, 0);
 }
 
 /* Gathers the rows of A into packed tiles: work-item (d, tile) brings PACK_DEPTH steps of a tile's rows. Row r of the
@@ -224,11 +233,10 @@ tile_multiply(__global const float *packed_memory, ulong packed_offset, __global
         for (uint i = item; i < steps * TILE_ROWS; i += GROUP_ROWS * GROUP_COLUMNS)
             a_stage[i] = a[(ulong)begin * TILE_ROWS + i];
         for (uint p = 0; p < GROUP_COLUMNS; p++) {
-            const uint source = get_group_id(1) * GROUP_COLUMNS + p;
+            /* Behind the last panel it is staged again; nobody stores what comes of it. */
+            const uint source = min((uint)get_group_id(1) * GROUP_COLUMNS + p, panels - 1);
             for (uint i = item; i < steps * PANEL_COLUMNS; i += GROUP_ROWS * GROUP_COLUMNS)
-                b_stage[p][i] = source < panels ? CALL(load, WEIGHT_TYPE)(weights + source * panel_size +
-                                                                          (ulong)begin * PANEL_COLUMNS + i)
-                                                : 0.0f;
+                b_stage[p][i] = CALL(load, WEIGHT_TYPE)(weights + source * panel_size + (ulong)begin * PANEL_COLUMNS + i);
         }
         barrier(CLK_LOCAL_MEM_FENCE);
         __local const float *a_step = a_stage + lane;

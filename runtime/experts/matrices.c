@@ -164,9 +164,9 @@ static moecl_buffer group_buffer(const moecl_matrices *matrices, size_t group)
     return moecl_buffer_at(part.buffer, (group - part.first) * matrices->group_bytes);
 }
 
-/* A whole group is packed straight into the device's memory as the host sees it. */
-static moecl_status set_group(moecl_matrices *matrices, size_t group, const moecl_matrix *matrix,
-                              const moecl_matrix *up)
+/* Packs a whole group straight into the device's memory as the host sees it: on a CPU no byte is copied twice. */
+static moecl_status set_mapped(moecl_matrices *matrices, size_t group, const moecl_matrix *matrix,
+                               const moecl_matrix *up)
 {
     struct moecl_context *context = matrices->context;
     const moecl_buffer buffer = group_buffer(matrices, group);
@@ -184,14 +184,16 @@ moecl_status moecl_matrices_set_rows(moecl_matrices *matrices, size_t group, siz
 {
     struct moecl_context *context = matrices->context;
     const moecl_buffer buffer = group_buffer(matrices, group);
+    const bool whole = matrix->rows == matrices->options.out;
     moecl_status status = MOECL_OK;
     void *copy = NULL;
-    if (matrix->rows == matrices->options.out)
-        return set_group(matrices, group, matrix, up);
+    if (whole && context->info.type == CL_DEVICE_TYPE_CPU)
+        return set_mapped(matrices, group, matrix, up);
     copy = moecl_allocate(1, matrices->group_bytes);
     if (!copy)
         FAIL(&context->error, MOECL_OUT_OF_HOST_MEMORY, "matrices: out of memory");
-    TRY(moecl_buffer_read(context, buffer, matrices->group_bytes, copy));
+    if (!whole)
+        TRY(moecl_buffer_read(context, buffer, matrices->group_bytes, copy));
     moecl_layout_pack(&matrices->layout, &matrices->shape, first_row, matrix, up, copy);
     TRY(moecl_buffer_write(context, buffer, matrices->group_bytes, copy));
 out:
@@ -214,7 +216,7 @@ moecl_status moecl_matrices_set(moecl_matrices *matrices, size_t group, const mo
         TRY(moecl_matrix_check(context, up, options->out, options->in, "up"));
     else if (up)
         FAIL(&context->error, MOECL_INVALID_ARGUMENT, "matrices: an up matrix for a product that is not gated");
-    TRY(set_group(matrices, group, matrix, up));
+    TRY(moecl_matrices_set_rows(matrices, group, 0, matrix, up));
 out:
     return status;
 }
