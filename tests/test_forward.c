@@ -193,7 +193,7 @@ static void test_out_of_order_queue(void **state)
 static void test_workspaces(void **state)
 {
     (void)state;
-    struct fixture fixture = fixture_make(open_context(), shape(), small_sizes() ? 12 : 64);
+    struct fixture fixture = fixture_make(open_context(), shape(), small_sizes() ? 40 : 64);
     void *expected = forward(&fixture);
     size_t bytes, one_token;
     ASSERT_OK(fixture.context, moecl_layer_workspace_size(fixture.layer, fixture.tokens, &bytes));
