@@ -413,7 +413,7 @@ static enum outcome run_run(const void *given, struct fault *fault)
 {
     const struct run_options *options = given;
     struct run run = {.options = options};
-    struct outputs outputs = {.y = {NULL}};
+    struct outputs outputs = {.y = {0}};
     enum outcome outcome = OUTCOME_SUCCESS;
     TRY(open_model(&run, fault));
     TRY(read_input(&run, fault));
