@@ -21,6 +21,8 @@ void moecl_context_destroy(moecl_context *context)
     if (context == NULL)
         return;
     moecl_programs_release(context);
+    if (context->forget != NULL)
+        context->forget();
     if (context->queue != NULL)
         clReleaseCommandQueue(context->queue);
     if (context->cl != NULL)

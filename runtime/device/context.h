@@ -21,6 +21,7 @@ struct moecl_context {
     moecl_device_info info; /* info.probed tells whether the probes have run */
 
     struct moecl_program *programs; /* built so far, a list */
+    void (*forget)(void);           /* empties what another library keeps of this context's; NULL: nothing */
 };
 
 /* MOECL_INVALID_ARGUMENT with a sentence unless a device is open. */

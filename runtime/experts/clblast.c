@@ -51,6 +51,13 @@ static moecl_status create_kernel(const struct moecl_gemm *gemm, const char *nam
     return moecl_kernel_create(gemm->context, "clblast.cl", options, name, kernel);
 }
 
+/* CLBlast keeps the programs that it built, and with them the OpenCL context, until the process ends, when the driver
+ * may be gone. Other contexts' are built again. */
+static void forget(void)
+{
+    CLBlastClearCache();
+}
+
 static moecl_status create(struct moecl_context *context, const unsigned *values, struct moecl_gemm **created)
 {
     (void)values;
@@ -61,6 +68,7 @@ static moecl_status create(struct moecl_context *context, const unsigned *values
     clblast->gemm.variant = &moecl_variant_clblast;
     clblast->gemm.context = context;
     clblast->gemm.layout = (struct moecl_layout){MOECL_LAYOUT_ROWS, 0};
+    context->forget = forget;
     *created = &clblast->gemm;
 out:
     return status;
