@@ -85,7 +85,8 @@ static void kernels_do_all_their_work(void **state)
         float total = 0;
         for (size_t i = 0; i < 4 * ITEMS; i++)
             total += sums[i];
-        assert_true(total == (float)(4 * VECTORS * (4 * VECTORS + 1) / 2)); /* 1 + 2 + ... */
+        const int expected = 4 * VECTORS * (4 * VECTORS + 1) / 2; /* 1 + 2 + ... */
+        assert_true(total == (float)expected);
         assert_memory_equal(got, values, sizeof(got));
         array_release(&from);
         array_release(&to);
