@@ -253,7 +253,7 @@ static void grouped_gemm_multiplies_each_group(void **state)
                                           .in = random_between(&seed, 1, most),
                                           .gated = random_between(&seed, 0, 1) == 1,
                                           .weights = types[number / variants % 3],
-                                          .activations = types[number / variants / 3 % 3],
+                                          .activations = types[(number / variants + number / variants / 3) % 3],
                                           .variant = moecl_variant_name(number % variants)};
         print_message("           case %llu: G %zu, N %zu, K %zu%s, %s, activations %s, %s\n",
                       (unsigned long long)number, options.groups, options.out, options.in,

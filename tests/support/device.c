@@ -54,7 +54,7 @@ bool small_sizes(void)
 
 size_t random_cases(void)
 {
-    return number_from_environment("MOECL_CASES", 18);
+    return number_from_environment("MOECL_CASES", small_sizes() ? 6 : 18);
 }
 
 struct array array_make(moecl_context *context, size_t size, const void *content)

@@ -12,7 +12,8 @@ moecl_context *open_context_with_queue(cl_command_queue_properties properties);
 /* The same for a cmocka group, as its state. */
 int open_device(void **state);
 int close_device(void **state);
-/* How many random cases to try: MOECL_CASES; by default enough to meet every variant with every type. */
+/* How many random cases to try: MOECL_CASES; by default enough for every variant with every type, or,
+ * where sizes are small, with every type of weights. */
 size_t random_cases(void);
 /* Whether the environment asks for sizes that a slow simulator can run (MOECL_SMALL). */
 bool small_sizes(void);

@@ -19,7 +19,7 @@ moecl_layer_options random_options(uint64_t *seed, size_t number)
                                    .intermediate = random_between(seed, 1, 24 * scale),
                                    .normalise = random_between(seed, 0, 1) == 1,
                                    .weights = types[number / variants % 3],
-                                   .activations = types[number / variants / 3 % 3],
+                                   .activations = types[(number / variants + number / variants / 3) % 3],
                                    .variant = moecl_variant_name(number % variants)};
     options.top_k = random_between(seed, 1, options.experts < 8 ? options.experts : 8);
     if (random_between(seed, 0, 2) == 0) {
