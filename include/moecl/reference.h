@@ -41,8 +41,9 @@ typedef struct moecl_verify_report {
     bool passed;
     size_t id_mismatches; /* tokens whose expert ids differ from the reference's, near-ties apart */
     size_t near_ties;     /* tokens whose ids differ where the scores that decide are closer than fp32 can tell */
-    double max_error;     /* largest |y - reference| / max |reference| (projection: the worst stage's) */
-    double tolerance;     /* what max_error may be */
+    double max_error;     /* |y - reference| / max |reference| (projection: a stage's) where it is worst in proportion
+                           * to its tolerance; DBL_MAX for NaN and infinity */
+    double tolerance;     /* what max_error may be; the rounding of y to f16 or bf16 is part of it */
     bool deterministic;   /* a second forward pass gave the same bits */
     char worst[160];      /* where the largest error is, in words */
 } moecl_verify_report;

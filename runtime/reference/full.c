@@ -9,8 +9,8 @@
  *   c(H) max|z|   the routing weights: an error of a logit is a relative error of exp
  *   c(I), k u     down; combine
  *   64 u          exp and divisions, each a few units in the last place by OpenCL's rules
- * Relative to max |y| this holds for sums whose terms do not conspire to cancel; in f32 it is never more than 1e-4. The
- * roundings of y, and of h where a variant keeps it so, to f16 or bf16 come on top. */
+ * Relative to max |y| this holds for sums whose terms do not conspire to cancel; it is never more than 1e-4. The
+ * roundings to f16 or bf16 come on top: of h where a variant keeps it so, and of each element of y. */
 #include "verification.h"
 
 #include <math.h>
@@ -125,12 +125,8 @@ static double output_tolerance(const struct moecl_verification *verification, do
         options->intermediate > options->shared_intermediate ? options->intermediate : options->shared_intermediate;
     double f32 = moecl_verify_rounding(options->hidden) * (1 + largest_logit) + moecl_verify_rounding(intermediate) +
                  (64 + (double)options->top_k) * moecl_verify_roundoff(MOECL_F32);
-    double tolerance = fmin(f32, 1e-4);
-    if (options->activations != MOECL_F32)
-        tolerance += moecl_verify_roundoff(options->activations);
-    if (verification->h_type != MOECL_F32)
-        tolerance += moecl_verify_roundoff(verification->h_type);
-    return tolerance;
+    double h = verification->h_type == MOECL_F32 ? 0 : moecl_verify_roundoff(verification->h_type);
+    return fmin(f32, 1e-4) + h;
 }
 
 static double largest_magnitude(const double *values, size_t count)
@@ -154,7 +150,8 @@ static void check_output(struct moecl_verification *verification, const struct m
         moecl_reference_read(y, options->activations, options->activations, hidden, reference->row);
         for (size_t c = 0; c < hidden; c++) {
             double expected = reference->y[t * hidden + c], error = fabs(reference->row[c] - expected);
-            moecl_verify_judge(verification, error > 0 ? error / largest : error, tolerance,
+            double rounding = moecl_verify_rounding_of(expected, options->activations);
+            moecl_verify_judge(verification, error, tolerance * largest + rounding, largest,
                                "y of token %zu, column %zu, is %.9g instead of %.9g", chunk->first + t, c,
                                reference->row[c], expected);
         }

@@ -113,8 +113,7 @@ static moecl_status check_product(struct moecl_verification *verification, const
         for (size_t p = 0; p < PROJECTIONS; p++) {
             double expected = moecl_reference_inner_product(&projection.images[p * depth], input, depth);
             double got = moecl_reference_inner_product(&projection.directions[p * width], projection.row, width);
-            double error = fabs(got - expected);
-            moecl_verify_judge(verification, error > 0 ? error / scale : error, tolerance,
+            moecl_verify_judge(verification, fabs(got - expected), tolerance * scale, scale,
                                "%s: row %zu projects to %.9g instead of %.9g", rows->what, r, got, expected);
         }
     }
@@ -263,8 +262,8 @@ static void check_activation(struct moecl_verification *verification, const char
         for (size_t i = 0; i < width; i++) {
             double gate = (double)linear[r * 2 * width + i], up = (double)linear[r * 2 * width + width + i];
             double expected = moecl_reference_silu(gate) * up, got = (double)h[r * width + i];
-            double error = fabs(got - expected) / (fabs(expected) + 0x1p-100 * (1 + fabs(up)));
-            moecl_verify_judge(verification, error, 16 * moecl_verify_roundoff(MOECL_F32),
+            double scale = fabs(expected) + 0x1p-100 * (1 + fabs(up));
+            moecl_verify_judge(verification, fabs(got - expected), 16 * moecl_verify_roundoff(MOECL_F32) * scale, scale,
                                "%s: element %zu of row %zu is %.9g instead of %.9g", what, i, r, got, expected);
         }
 }
@@ -325,7 +324,6 @@ static void check_combine(struct moecl_verification *verification, const struct 
     const float *router = staged->router.host;
     const char *y = staged->y.host;
     const double units = 2 * ((double)top_k + 1) + (shared != NULL ? 16 : 0);
-    const double tolerance = units * 0x1p-24 + moecl_verify_roundoff(options->activations);
     for (size_t t = 0; t < chunk->tokens; t++) {
         double scale = 1;
         if (columns > options->experts)
@@ -343,8 +341,9 @@ static void check_combine(struct moecl_verification *verification, const struct 
                 expected += scale * (double)shared[t * hidden + c];
                 magnitude += fabs(scale * (double)shared[t * hidden + c]);
             }
-            double error = fabs(work->y[c] - expected);
-            moecl_verify_judge(verification, error > 0 ? error / magnitude : error, tolerance,
+            double allowed = units * moecl_verify_roundoff(MOECL_F32) * magnitude +
+                             moecl_verify_rounding_of(expected, options->activations);
+            moecl_verify_judge(verification, fabs(work->y[c] - expected), allowed, magnitude,
                                "combine: token %zu, column %zu is %.9g instead of %.9g", chunk->first + t, c,
                                work->y[c], expected);
         }

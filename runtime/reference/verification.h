@@ -22,7 +22,7 @@ struct moecl_verification {
     moecl_type h_type; /* what the down product rounds h to */
     uint64_t random;   /* state of the random numbers */
     moecl_verify_report *report;
-    double worst; /* error / tolerance of the worst so far; negative at first */
+    double worst; /* error / allowed of the worst so far; negative at first */
 };
 
 /* A chunk of the tokens, and what the layer's forward pass made of it. */
@@ -35,12 +35,12 @@ struct moecl_verify_chunk {
     float *weights;        /* [T,k] */
 };
 
-/* Holds an error against what is allowed, and fails the report when it is more, or NaN. The report keeps the error that
- * is worst in proportion to its tolerance, and the words for it. */
-void moecl_verify_judge(struct moecl_verification *verification, double error, double tolerance, const char *format,
-                        ...) MOECL_PRINTF(4, 5);
+/* Holds an error against what is allowed, and fails the report when it is more, or NaN. Of the error that is worst in
+ * proportion the report keeps both, relative to `scale` (where that is not 0), and the words for it. */
+void moecl_verify_judge(struct moecl_verification *verification, double error, double allowed, double scale,
+                        const char *format, ...) MOECL_PRINTF(5, 6);
 /* Fails the report for what must be exact and is not. */
-#define MOECL_VERIFY_WRONG(verification, ...) moecl_verify_judge((verification), 1, 0, __VA_ARGS__)
+#define MOECL_VERIFY_WRONG(verification, ...) moecl_verify_judge((verification), 1, 0, 1, __VA_ARGS__)
 /* Judges token t's routing weights [k], as what they should be for these logits [E] and ids [k]; the device's own
  * logits may be off by `logit_error`. */
 void moecl_verify_weights(struct moecl_verification *verification, size_t token, const float *weights,
@@ -48,6 +48,8 @@ void moecl_verify_weights(struct moecl_verification *verification, size_t token,
 
 /* The largest relative error of rounding a value to a type. */
 double moecl_verify_roundoff(moecl_type type);
+/* What rounding `value` to a type may change it by. */
+double moecl_verify_rounding_of(double value, moecl_type type);
 /* What rounding may do to an inner product of `terms` products in fp32, relative to the norms of its two vectors.
  *
  * Each of its terms + 1 roundings is off by at most u = 2^-24 of a partial sum, and no partial sum exceeds |a||b|

@@ -15,20 +15,20 @@
 
 /* ----------------------------------------------------------------------------------------------- judging -- */
 
-void moecl_verify_judge(struct moecl_verification *verification, double error, double tolerance, const char *format,
-                        ...)
+void moecl_verify_judge(struct moecl_verification *verification, double error, double allowed, double scale,
+                        const char *format, ...)
 {
     moecl_verify_report *report = verification->report;
+    if (!(error <= allowed))
+        report->passed = false;
     if (!(error <= DBL_MAX))
         error = DBL_MAX;
-    if (error > tolerance)
-        report->passed = false;
-    double share = error > 0 ? error / tolerance : 0;
+    double share = error > 0 ? error / allowed : 0;
     if (share <= verification->worst)
         return;
     verification->worst = share;
-    report->max_error = error;
-    report->tolerance = tolerance;
+    report->max_error = scale > 0 ? fmin(error / scale, DBL_MAX) : error;
+    report->tolerance = scale > 0 ? allowed / scale : allowed;
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(report->worst, sizeof(report->worst), format, arguments);
@@ -45,6 +45,12 @@ double moecl_verify_roundoff(moecl_type type)
     default:
         return 0x1p-24;
     }
+}
+
+double moecl_verify_rounding_of(double value, moecl_type type)
+{
+    double subnormal = type == MOECL_F16 ? 0x1p-25 : 0x1p-126; /* a device may flush those of f32 */
+    return fabs(value) * moecl_verify_roundoff(type) + subnormal;
 }
 
 double moecl_verify_rounding(size_t terms)
@@ -65,10 +71,11 @@ void moecl_verify_weights(struct moecl_verification *verification, size_t token,
     for (size_t j = 0; j < options->top_k; j++) {
         double units = 64 + 2 * (largest - logits[ids[j]]);
         double tolerance = units * 0x1p-24 + moecl_verify_rounding(options->experts) + 2 * logit_error;
-        double error = fabs((double)weights[j] - expected[j]) / (expected[j] + FLT_MIN);
-        if (!(error <= tolerance))
-            moecl_verify_judge(verification, error, tolerance, "weight %zu of token %zu is %.9g instead of %.9g", j,
-                               token, (double)weights[j], expected[j]);
+        double error = fabs((double)weights[j] - expected[j]), allowed = tolerance * (expected[j] + FLT_MIN);
+        if (!(error <= allowed))
+            moecl_verify_judge(verification, error, allowed, expected[j],
+                               "weight %zu of token %zu is %.9g instead of %.9g", j, token, (double)weights[j],
+                               expected[j]);
     }
 }
 
