@@ -172,20 +172,23 @@ inline void store_row(__global float *to, uint count, float8 values)
 inline void store_columns(__global float *output, uint form, uint width, uint column, ulong row, ulong tile, uint lane,
                           float16 sum)
 {
+    float value[16]; /* and not sum.lo and sum.hi: Oclgrind takes an element of sum.hi for uninitialised */
+    vstore16(sum, 0, value);
+    const float8 low = vload8(0, value), high = vload8(1, value);
     if (form == FORM_ROWS) {
-        store_row(output + row * width + column, width - min(column, width), sum.lo);
-        store_row(output + row * width + column + 8, width - min(column + 8, width), sum.hi);
+        store_row(output + row * width + column, width - min(column, width), low);
+        store_row(output + row * width + column + 8, width - min(column + 8, width), high);
         return;
     }
     const uint first = column / 2;
     const uint count = width - min(first, width);
     if (form == FORM_GATED_PACKED) {
-        store_some(output + (tile * width + first) * TILE_ROWS + lane, TILE_ROWS, count, silu(sum.lo) * sum.hi);
+        store_some(output + (tile * width + first) * TILE_ROWS + lane, TILE_ROWS, count, silu(low) * high);
     } else if (form == FORM_GATED_ROWS) {
-        store_row(output + row * width + first, count, silu(sum.lo) * sum.hi);
+        store_row(output + row * width + first, count, silu(low) * high);
     } else {
-        store_row(output + row * 2 * width + first, count, sum.lo);
-        store_row(output + row * 2 * width + width + first, count, sum.hi);
+        store_row(output + row * 2 * width + first, count, low);
+        store_row(output + row * 2 * width + width + first, count, high);
     }
 }
 
