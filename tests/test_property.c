@@ -72,17 +72,22 @@ static void *forward(struct fixture *fixture, moecl_layer *layer, moecl_routing 
 
 /* ------------------------------------------------------------------------------------- against the reference -- */
 
+static void assert_verified(const struct fixture *fixture, moecl_layer *layer, moecl_verify_method method,
+                            uint64_t seed)
+{
+    moecl_verify_report report;
+    ASSERT_OK(fixture->context, moecl_verify(fixture->context, layer, &fixture->host.weights, fixture->tokens,
+                                             fixture->values, method, seed, &report));
+    if (!report.passed)
+        print_error("%.3g of %.3g allowed: %s\n", report.max_error, report.tolerance, report.worst);
+    assert_true(report.passed);
+    assert_true(report.deterministic);
+}
+
 static void check_verify(struct fixture *fixture, uint64_t seed)
 {
-    for (moecl_verify_method method = MOECL_VERIFY_FULL; method <= MOECL_VERIFY_PROJECT; method++) {
-        moecl_verify_report report;
-        ASSERT_OK(fixture->context, moecl_verify(fixture->context, fixture->layer, &fixture->host.weights,
-                                                 fixture->tokens, fixture->values, method, seed, &report));
-        if (!report.passed)
-            print_error("%.3g of %.3g allowed: %s\n", report.max_error, report.tolerance, report.worst);
-        assert_true(report.passed);
-        assert_true(report.deterministic);
-    }
+    assert_verified(fixture, fixture->layer, MOECL_VERIFY_FULL, seed);
+    assert_verified(fixture, fixture->layer, MOECL_VERIFY_PROJECT, seed);
 }
 
 static void agrees_with_the_reference(void **state)
@@ -167,7 +172,6 @@ static void assert_same(const struct fixture *fixture, const void *bits, const v
 
 static void check_chunks(struct fixture *fixture, uint64_t seed)
 {
-    (void)seed;
     moecl_context *context = fixture->context;
     moecl_layer_options options = fixture->host.options;
     size_t some = fixture->tokens < 3 ? fixture->tokens : 3, needed, all;
@@ -187,6 +191,7 @@ static void check_chunks(struct fixture *fixture, uint64_t seed)
     void *chunked = forward(fixture, small, (moecl_routing){0}, false);
     assert_same(fixture, chunked, whole);
     free(chunked);
+    assert_verified(fixture, small, MOECL_VERIFY_PROJECT, seed);
     moecl_layer_destroy(small);
 
     /* a workspace of the caller's: as much as is needed, then as little */
@@ -282,12 +287,7 @@ static void extreme_shapes(void **state)
             size_t tokens = small_sizes() && shapes[i].tokens > 3 ? 3 : shapes[i].tokens;
             struct fixture fixture = fixture_make(*state, &options, tokens, 100 + i);
             check_given_routing(&fixture, i);
-            moecl_verify_report report;
-            ASSERT_OK(*state, moecl_verify(*state, fixture.layer, &fixture.host.weights, fixture.tokens, fixture.values,
-                                           MOECL_VERIFY_PROJECT, i, &report));
-            if (!report.passed)
-                print_error("%.3g of %.3g allowed: %s\n", report.max_error, report.tolerance, report.worst);
-            assert_true(report.passed);
+            assert_verified(&fixture, fixture.layer, MOECL_VERIFY_PROJECT, i);
             fixture_free(&fixture);
         }
 }

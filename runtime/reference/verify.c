@@ -10,6 +10,7 @@
 
 #include "device/buffer.h"
 #include "device/memory.h"
+#include "layer/workspace.h"
 #include "parts.h"
 #include "staged.h"
 
@@ -202,13 +203,15 @@ static moecl_verify_method choose_method(const moecl_layer_options *options, siz
     return products <= CHEAP_PRODUCTS ? MOECL_VERIFY_FULL : MOECL_VERIFY_PROJECT;
 }
 
-/* Projection goes chunk by chunk, so that what the stages give stays small; the reference takes all tokens at once. */
-static size_t choose_chunk(const struct moecl_verification *verification, size_t tokens)
+/* The reference takes all tokens at once. Projection goes chunk by chunk, so that what the stages give stays small; a
+ * chunk is one to the layer too, whose variant may round in another way for other numbers of rows (CLBlast does). */
+static moecl_status choose_chunk(const struct moecl_verification *verification, size_t tokens, size_t *chunk)
 {
-    if (verification->report->method == MOECL_VERIFY_FULL)
-        return tokens;
+    *chunk = tokens;
+    if (tokens == 0 || verification->report->method == MOECL_VERIFY_FULL)
+        return MOECL_OK;
     size_t most = CHUNK_BYTES / moecl_staged_token_bytes(verification->options) + 1;
-    return tokens < most ? tokens : most;
+    return moecl_workspace_chunk(verification->layer, tokens < most ? tokens : most, chunk);
 }
 
 static moecl_status check_arguments(moecl_context *context, const moecl_layer *layer,
@@ -247,7 +250,8 @@ moecl_status moecl_verify(moecl_context *context, moecl_layer *layer, const moec
         .report = report,
         .worst = -1,
     };
-    size_t chunk = choose_chunk(&verification, tokens);
+    size_t chunk;
+    TRY(choose_chunk(&verification, tokens, &chunk));
     TRY(passes_make(&verification, &passes, chunk));
     for (size_t first = 0; first < tokens; first += chunk) {
         passes.first.first = first;
