@@ -266,6 +266,7 @@ typedef struct moecl_forward {
 /* Queues a forward pass and returns; nothing blocks and nothing is allocated (once the workspace is there), except in
  * the variant "clblast", which reads the experts' row counts back. The wait list and the event are as in OpenCL's own
  * calls: the work starts after the events in the list, *event (may be NULL; release it) tells when y is complete.
+ * The passes of one layer share its workspace: on an out-of-order queue, let each wait for the event of the one before.
  * The same device, input and parameters give the same bits, every time. */
 MOECL_API moecl_status moecl_layer_forward(moecl_layer *layer, const moecl_forward *forward,
                                            cl_uint num_events_in_wait_list, const cl_event *event_wait_list,
