@@ -78,9 +78,10 @@ static moecl_status run_layer(moecl_context *context, const moecl_layer_options 
 {
     enum { TOKENS = 3 };
     float weights[8 * 8] = {0.5f, -0.25f, 1.0f};
-    const moecl_matrix matrix = {weights, MOECL_F32, options->hidden, options->hidden};
-    const moecl_matrix router = {weights, MOECL_F32, options->experts, options->hidden};
-    const moecl_matrix shared_gate = {weights, MOECL_F32, 1, options->hidden};
+    const moecl_matrix matrix = {weights, MOECL_F32, options->hidden, options->hidden, 0, 0};
+    const moecl_matrix router = {weights, MOECL_F32, options->experts, options->hidden, 0, 0};
+    const moecl_matrix shared_gate = {weights, MOECL_F32, 1, options->hidden, 0, 0};
+    const moecl_expert_weights expert = {.gate = matrix, .up = matrix, .down = matrix};
     const float x[TOKENS * 8] = {1.0f, 2.0f};
     moecl_layer *layer = NULL;
     cl_mem memory = NULL;
@@ -88,9 +89,9 @@ static moecl_status run_layer(moecl_context *context, const moecl_layer_options 
     if (status == MOECL_OK)
         status = moecl_layer_set_router(layer, &router);
     for (size_t e = 0; status == MOECL_OK && e < options->experts; e++)
-        status = moecl_layer_set_expert(layer, e, &matrix, &matrix, &matrix);
+        status = moecl_layer_set_expert(layer, e, &expert);
     if (status == MOECL_OK)
-        status = moecl_layer_set_shared_expert(layer, &matrix, &matrix, &matrix, &shared_gate);
+        status = moecl_layer_set_shared_expert(layer, &expert, &shared_gate);
     if (status == MOECL_OK)
         status = moecl_buffer_create(context, CL_MEM_READ_WRITE, 512 + sizeof(x), "x and y", &memory);
     if (status == MOECL_OK)
@@ -115,7 +116,7 @@ static moecl_status run_variants(moecl_context *context)
                                              .intermediate = 8,
                                              .top_k = 2,
                                              .shared_intermediate = 8,
-                                             .shared_gated = true,
+                                             .shared_gate = MOECL_SHARED_GATE_SIGMOID,
                                              .weights = i == 0 ? MOECL_F32 : MOECL_BF16,
                                              .variant = moecl_variant_name(i)};
         status = run_layer(context, &options);

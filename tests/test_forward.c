@@ -25,9 +25,9 @@ static moecl_layer_options shape(void)
                                    .hidden = 50,
                                    .intermediate = 41,
                                    .top_k = 3,
-                                   .normalise = true,
+                                   .router.normalisation = MOECL_NORMALISATION_SUM,
                                    .shared_intermediate = 20,
-                                   .shared_gated = true};
+                                   .shared_gate = MOECL_SHARED_GATE_SIGMOID};
     if (small_sizes()) {
         options.experts = 3;
         options.hidden = 19;

@@ -118,7 +118,7 @@ static void test_refuses(void **state)
     assert_non_null(strstr(moecl_context_error(context), "[32,64]"));
     other = options;
     other.shared_intermediate = 0;
-    other.shared_gated = false;
+    other.shared_gate = MOECL_SHARED_GATE_NONE;
     assert_int_equal(moecl_layer_load(model, 0, &other, &layer), MOECL_INVALID_ARGUMENT);
     assert_non_null(strstr(moecl_context_error(context), "shared expert"));
     assert_null(layer);

@@ -28,19 +28,26 @@ static const struct checkpoint {
     {                                                                                                                  \
         .hidden = 64, .intermediate = 32, .experts = 8, __VA_ARGS__                                                    \
     }
-    {"golden/mixtral", "mixtral", 1, 0, OPTIONS(.top_k = 2, .normalise = true), MIXTRAL_NAMES},
-    {"golden/mixtral-bf16", "mixtral", 1, 0, OPTIONS(.top_k = 2, .normalise = true, .weights = MOECL_BF16),
+    {"golden/mixtral", "mixtral", 1, 0, OPTIONS(.top_k = 2, .router.normalisation = MOECL_NORMALISATION_SUM),
      MIXTRAL_NAMES},
-    {"golden/qwen2_moe", "qwen2_moe", 1, 0, OPTIONS(.top_k = 4, .shared_intermediate = 64, .shared_gated = true),
+    {"golden/mixtral-bf16", "mixtral", 1, 0,
+     OPTIONS(.top_k = 2, .router.normalisation = MOECL_NORMALISATION_SUM, .weights = MOECL_BF16), MIXTRAL_NAMES},
+    {"golden/qwen2_moe", "qwen2_moe", 1, 0,
+     OPTIONS(.top_k = 4, .shared_intermediate = 64, .shared_gate = MOECL_SHARED_GATE_SIGMOID), QWEN_NAMES("0")},
+    {"golden/qwen3_moe", "qwen3_moe", 1, 0, OPTIONS(.top_k = 4, .router.normalisation = MOECL_NORMALISATION_SUM),
      QWEN_NAMES("0")},
-    {"golden/qwen3_moe", "qwen3_moe", 1, 0, OPTIONS(.top_k = 4, .normalise = true), QWEN_NAMES("0")},
     {"golden/qwen3_moe-nonorm", "qwen3_moe", 1, 0, OPTIONS(.top_k = 4), QWEN_NAMES("0")},
     {"golden/olmoe", "olmoe", 1, 0, OPTIONS(.top_k = 4), QWEN_NAMES("0")},
     {"tiny-qwen3-moe",
      "qwen3_moe",
      3,
      2,
-     {.hidden = 128, .intermediate = 64, .experts = 32, .top_k = 4, .normalise = true, .weights = MOECL_BF16},
+     {.hidden = 128,
+      .intermediate = 64,
+      .experts = 32,
+      .top_k = 4,
+      .router.normalisation = MOECL_NORMALISATION_SUM,
+      .weights = MOECL_BF16},
      QWEN_NAMES("2")},
 };
 enum { CHECKPOINTS = sizeof checkpoints / sizeof checkpoints[0] };
@@ -114,9 +121,9 @@ static void assert_checkpoint(const struct checkpoint *checkpoint, const char *d
     assert_int_equal(options.hidden, checkpoint->options.hidden);
     assert_int_equal(options.intermediate, checkpoint->options.intermediate);
     assert_int_equal(options.top_k, checkpoint->options.top_k);
-    assert_int_equal(options.normalise, checkpoint->options.normalise);
+    assert_int_equal(options.router.normalisation, checkpoint->options.router.normalisation);
     assert_int_equal(options.shared_intermediate, checkpoint->options.shared_intermediate);
-    assert_int_equal(options.shared_gated, checkpoint->options.shared_gated);
+    assert_int_equal(options.shared_gate, checkpoint->options.shared_gate);
     assert_int_equal(options.weights, checkpoint->options.weights);
     assert_int_equal(options.activations, MOECL_F32);
     assert_null(options.variant);

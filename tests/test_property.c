@@ -253,7 +253,7 @@ static void a_hundred_runs_give_the_same_bits(void **state)
                                        .intermediate = 21,
                                        .top_k = 3,
                                        .shared_intermediate = 9,
-                                       .shared_gated = true,
+                                       .shared_gate = MOECL_SHARED_GATE_SIGMOID,
                                        .variant = moecl_variant_name(v)};
         struct fixture fixture = fixture_make(*state, &options, 20, 3);
         void *first = forward(&fixture, fixture.layer, (moecl_routing){0}, false);
@@ -339,7 +339,7 @@ static void out_of_order_queue(void **state)
                                        .intermediate = 20,
                                        .top_k = 2,
                                        .shared_intermediate = 10,
-                                       .shared_gated = true,
+                                       .shared_gate = MOECL_SHARED_GATE_SIGMOID,
                                        .variant = moecl_variant_name(v)};
         struct fixture in_order = fixture_make(context, &options, 30, 9);
         struct fixture out_of_order = fixture_make(other, &options, 30, 9);

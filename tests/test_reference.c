@@ -20,7 +20,7 @@ struct scalar_layer {
 
 static moecl_matrix column(const float *values, size_t rows)
 {
-    return (moecl_matrix){values, MOECL_F32, rows, 1};
+    return (moecl_matrix){values, MOECL_F32, rows, 1, 0, 0};
 }
 
 static void scalar_layer(struct scalar_layer *layer, size_t experts, size_t top_k, const float *router)
@@ -29,8 +29,8 @@ static void scalar_layer(struct scalar_layer *layer, size_t experts, size_t top_
     layer->options = (moecl_layer_options){.experts = experts, .hidden = 1, .intermediate = 1, .top_k = top_k};
     for (size_t e = 0; e < experts; e++) {
         layer->down[e] = (float)(e + 1);
-        layer->experts[e] =
-            (moecl_expert_weights){column(&layer->one, 1), column(&layer->one, 1), column(&layer->down[e], 1)};
+        layer->experts[e] = (moecl_expert_weights){
+            .gate = column(&layer->one, 1), .up = column(&layer->one, 1), .down = column(&layer->down[e], 1)};
     }
     layer->weights = (moecl_layer_weights){.router = column(router, experts), .experts = layer->experts};
 }
@@ -72,7 +72,7 @@ static void softmax_and_top_k(void **state)
     double silu_1 = 0.7310585786300049;
     ASSERT_CLOSE(&routed.y, &((double){silu_1 * (0.625 * 3 + 0.25 * 2)}), 1, 1e-7);
 
-    layer.options.normalise = true;
+    layer.options.router.normalisation = MOECL_NORMALISATION_SUM;
     routed = run(&layer, 1);
     ASSERT_CLOSE(routed.weights, ((double[]){5.0 / 7, 2.0 / 7}), 2, 1e-7);
     ASSERT_CLOSE(&routed.y, &((double){silu_1 * (5.0 / 7 * 3 + 2.0 / 7 * 2)}), 1, 1e-7);
@@ -84,9 +84,10 @@ static void one_expert_in_full(void **state)
     /* x = (2, 1); gate 1 0, up 0 3: silu(2) * 3 = 5.2847824678672941; down (1, -2); p_0 = 1 / (1 + e^-1) */
     const float router[] = {1, 0, 0, 1}, gate[] = {1, 0}, up[] = {0, 3}, down[] = {1, -2}, x[] = {2, 1};
     moecl_expert_weights experts[2];
-    experts[0] = experts[1] =
-        (moecl_expert_weights){{gate, MOECL_F32, 1, 2}, {up, MOECL_F32, 1, 2}, {down, MOECL_F32, 2, 1}};
-    moecl_layer_weights weights = {.router = {router, MOECL_F32, 2, 2}, .experts = experts};
+    experts[0] = experts[1] = (moecl_expert_weights){.gate = {gate, MOECL_F32, 1, 2, 0, 0},
+                                                     .up = {up, MOECL_F32, 1, 2, 0, 0},
+                                                     .down = {down, MOECL_F32, 2, 1, 0, 0}};
+    moecl_layer_weights weights = {.router = {router, MOECL_F32, 2, 2, 0, 0}, .experts = experts};
     moecl_layer_options options = {.experts = 2, .hidden = 2, .intermediate = 1, .top_k = 1};
     double y[2];
     moecl_reference_call call = {.options = &options, .weights = &weights, .tokens = 1, .x = x, .y = y};
@@ -228,7 +229,7 @@ static void plain_layer(const struct host_layer *layer, const float *x, const in
             break;
         const moecl_expert_weights *expert = shared ? &layer->weights.shared : &layer->experts[ids[j]];
         double scale = shared ? 1 : weights[j], logit = 0;
-        if (shared && options->shared_gated) {
+        if (shared && options->shared_gate) {
             for (size_t c = 0; c < options->hidden; c++)
                 logit += (double)matrix_get(&layer->weights.shared_gate, 0, c) * (double)x[c];
             scale = 1 / (1 + exp(-logit));
@@ -250,12 +251,13 @@ static void agrees_with_the_formulas(void **state)
     (void)state;
     for (uint64_t seed = 1; seed <= 30; seed++) {
         uint64_t numbers = seed;
-        moecl_layer_options options = {.experts = random_between(&numbers, 1, 9),
-                                       .hidden = random_between(&numbers, 1, 40),
-                                       .intermediate = random_between(&numbers, 1, 30),
-                                       .normalise = seed % 2 == 0,
-                                       .shared_intermediate = seed % 3 == 0 ? random_between(&numbers, 1, 50) : 0,
-                                       .shared_gated = seed % 2 == 0};
+        moecl_layer_options options = {
+            .experts = random_between(&numbers, 1, 9),
+            .hidden = random_between(&numbers, 1, 40),
+            .intermediate = random_between(&numbers, 1, 30),
+            .router.normalisation = seed % 2 == 0 ? MOECL_NORMALISATION_SUM : MOECL_NORMALISATION_NONE,
+            .shared_intermediate = seed % 3 == 0 ? random_between(&numbers, 1, 50) : 0,
+            .shared_gate = seed % 2 == 0 ? MOECL_SHARED_GATE_SIGMOID : MOECL_SHARED_GATE_NONE};
         options.top_k = random_between(&numbers, 1, options.experts);
         size_t tokens = random_between(&numbers, 1, 12), count = tokens * options.hidden;
         struct host_layer layer = host_layer_make(&options, MOECL_F32, seed);

@@ -108,7 +108,7 @@ static double *random_matrix(uint64_t *seed, moecl_type type, size_t rows, size_
     random_fill(seed, 1 / sqrt((double)columns), values, rows * columns);
     moecl_convert(values, MOECL_F32, stored, type, rows * columns);
     free(values);
-    *matrix = (moecl_matrix){stored, type, rows, columns};
+    *matrix = (moecl_matrix){stored, type, rows, columns, 0, 0};
     return to_doubles(stored, type, rows * columns);
 }
 
@@ -119,13 +119,13 @@ static struct groups groups_make(moecl_context *context, const moecl_matrices_op
     groups.ups = make(options->groups, sizeof *groups.ups);
     ASSERT_OK(context, moecl_matrices_create(context, options, &groups.packed));
     for (size_t g = 0; g < options->groups; g++) {
-        moecl_matrix gate, up = {0};
-        groups.gates[g] = random_matrix(seed, options->weights, options->out, options->in, &gate);
-        if (options->gated)
-            groups.ups[g] = random_matrix(seed, options->weights, options->out, options->in, &up);
-        ASSERT_OK(context, moecl_matrices_set(groups.packed, g, &gate, options->gated ? &up : NULL));
-        free((void *)gate.data);
-        free((void *)up.data);
+        moecl_group_weights weights = {0};
+        groups.gates[g] = random_matrix(seed, options->weights, options->out, options->in, &weights.matrix);
+        if (options->activated)
+            groups.ups[g] = random_matrix(seed, options->weights, options->out, options->in, &weights.up);
+        ASSERT_OK(context, moecl_matrices_set(groups.packed, g, &weights));
+        free((void *)weights.matrix.data);
+        free((void *)weights.up.data);
     }
     return groups;
 }
@@ -155,7 +155,7 @@ static double expected_value(const struct groups *groups, moecl_product product,
 {
     const size_t out = groups->options.out, in = groups->options.in, row = column % out;
     const double gate = inner_product(&groups->gates[g][row * in], x, in);
-    if (!groups->options.gated)
+    if (!groups->options.activated)
         return gate;
     const double up = inner_product(&groups->ups[g][row * in], x, in);
     if (product == MOECL_PRODUCT_LINEAR)
@@ -187,7 +187,7 @@ static void check_product(moecl_context *context, const struct groups *groups, e
 {
     const moecl_matrices_options *options = &groups->options;
     size_t depth = options->in, bound = rows + random_between(seed, 0, 20);
-    size_t columns = options->gated && product == MOECL_PRODUCT_LINEAR ? 2 * options->out : options->out;
+    size_t columns = options->activated && product == MOECL_PRODUCT_LINEAR ? 2 * options->out : options->out;
     size_t inputs = divisor > 0 ? bound / divisor + 1 : bound;
     uint32_t *offsets = make(options->groups + 1, sizeof *offsets), *assignments = make(bound, sizeof *assignments);
     float *values = make(inputs * depth, sizeof *values);
@@ -251,13 +251,13 @@ static void grouped_gemm_multiplies_each_group(void **state)
         moecl_matrices_options options = {.groups = random_between(&seed, 1, 12),
                                           .out = random_between(&seed, 1, most),
                                           .in = random_between(&seed, 1, most),
-                                          .gated = random_between(&seed, 0, 1) == 1,
+                                          .activated = random_between(&seed, 0, 1) == 1,
                                           .weights = types[number / variants % 3],
                                           .activations = types[(number / variants + number / variants / 3) % 3],
                                           .variant = moecl_variant_name(number % variants)};
         print_message("           case %llu: G %zu, N %zu, K %zu%s, %s, activations %s, %s\n",
                       (unsigned long long)number, options.groups, options.out, options.in,
-                      options.gated ? " gated" : "", moecl_type_name(options.weights),
+                      options.activated ? " gated" : "", moecl_type_name(options.weights),
                       moecl_type_name(options.activations), options.variant);
         struct groups groups = groups_make(*state, &options, &seed);
         for (enum spread spread = RANDOM; spread <= NO_ROWS; spread++) {
@@ -363,7 +363,8 @@ static void route_gives_logits_ids_and_weights(void **state)
         struct array weights = array_make(context, routings * sizeof(float), NULL);
         struct array logits = array_make(context, scores * sizeof(float), NULL);
         moecl_routing routing = {ids.buffer, weights.buffer};
-        ASSERT_OK(context, moecl_route(layer, tokens, x.buffer, routing, logits.buffer, 0, NULL, NULL));
+        ASSERT_OK(context, moecl_route(layer, &(moecl_forward){.tokens = tokens, .x = x.buffer, .routing = routing},
+                                       logits.buffer, 0, NULL, NULL));
 
         int32_t *got_ids = array_bytes(context, ids), *expected_ids = make(routings, sizeof(int32_t));
         double *got_weights = array_doubles(context, weights, MOECL_F32);
@@ -382,7 +383,8 @@ static void route_gives_logits_ids_and_weights(void **state)
         assert_memory_equal(got_ids, expected_ids, routings * sizeof(int32_t));
 
         /* without logits: the same */
-        ASSERT_OK(context, moecl_route(layer, tokens, x.buffer, routing, (moecl_buffer){0}, 0, NULL, NULL));
+        ASSERT_OK(context, moecl_route(layer, &(moecl_forward){.tokens = tokens, .x = x.buffer, .routing = routing},
+                                       (moecl_buffer){0}, 0, NULL, NULL));
         int32_t *again = array_bytes(context, ids);
         assert_memory_equal(again, got_ids, routings * sizeof(int32_t));
         free(again);

@@ -30,7 +30,7 @@ static const moecl_layer_options base = {.experts = EXPERTS,
                                          .intermediate = INTERMEDIATE,
                                          .top_k = TOP_K,
                                          .shared_intermediate = SHARED,
-                                         .shared_gated = true};
+                                         .shared_gate = MOECL_SHARED_GATE_SIGMOID};
 
 /* Begins a check of the fixture's results. */
 static struct moecl_verification *begin(struct fixture *fixture)

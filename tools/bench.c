@@ -88,8 +88,7 @@ static enum outcome set_weights(const struct bench *bench, const moecl_layer_opt
         moecl_expert_weights expert =
             weights_make_expert(hidden, intermediate, options->weights, bench->options->seed, e, memory);
         for (size_t i = 0; i < count; i++)
-            TRY_MOECL(bench->context,
-                      moecl_layer_set_expert(contenders[i].layer, e, &expert.gate, &expert.up, &expert.down));
+            TRY_MOECL(bench->context, moecl_layer_set_expert(contenders[i].layer, e, &expert));
     }
 out:
     output_progress("%s", "");

@@ -39,8 +39,9 @@ static bool alike(const struct run_of_layers *a, const struct run_of_layers *b)
     if (!a->moe || !b->moe)
         return a->moe == b->moe;
     return x->experts == y->experts && x->hidden == y->hidden && x->intermediate == y->intermediate &&
-           x->top_k == y->top_k && x->normalise == y->normalise && x->shared_intermediate == y->shared_intermediate &&
-           x->shared_gated == y->shared_gated && x->weights == y->weights;
+           x->top_k == y->top_k && x->router.normalisation == y->router.normalisation &&
+           x->shared_intermediate == y->shared_intermediate && x->shared_gate == y->shared_gate &&
+           x->weights == y->weights;
 }
 
 static enum outcome read_layers(moecl_context *context, moecl_model *model, struct inspection *inspection,
@@ -121,10 +122,10 @@ static void print_layers(const struct run_of_layers *run)
     if (!run->moe)
         return;
     printf("  router      softmax over %zu experts, the top %zu, weights %s\n", options->experts, options->top_k,
-           options->normalise ? "divided by their sum" : "as they are");
+           options->router.normalisation ? "divided by their sum" : "as they are");
     printf("  sizes       hidden %zu, intermediate %zu", options->hidden, options->intermediate);
     if (options->shared_intermediate > 0)
-        printf(", shared expert %zu%s", options->shared_intermediate, options->shared_gated ? " (gated)" : "");
+        printf(", shared expert %zu%s", options->shared_intermediate, options->shared_gate ? " (gated)" : "");
     printf(", weights %s\n", moecl_type_name(options->weights));
     printf("  each layer  %s parameters, %s\n", output_amount(number, cost.parameters),
            output_bytes(bytes, cost.weight_bytes));
@@ -152,9 +153,9 @@ static json_t *layers_json(const struct run_of_layers *run)
     return json_pack("{s:I, s:I, s:b, s:I, s:I, s:b, s:I, s:I, s:I, s:b, s:s, s:I, s:I, s:I, s:I, s:I}", "first",
                      (json_int_t)run->first, "last", (json_int_t)run->last, "moe", 1, "experts",
                      (json_int_t)options->experts, "top_k", (json_int_t)options->top_k, "normalise",
-                     (int)options->normalise, "hidden", (json_int_t)options->hidden, "intermediate",
+                     (int)options->router.normalisation, "hidden", (json_int_t)options->hidden, "intermediate",
                      (json_int_t)options->intermediate, "shared_intermediate", (json_int_t)options->shared_intermediate,
-                     "shared_gated", (int)options->shared_gated, "dtype", moecl_type_name(options->weights),
+                     "shared_gated", (int)options->shared_gate, "dtype", moecl_type_name(options->weights),
                      "parameters", (json_int_t)cost.parameters, "bytes", (json_int_t)cost.weight_bytes,
                      "parameters_per_token", (json_int_t)cost.token_parameters, "bytes_per_token",
                      (json_int_t)cost.token_bytes, "flops_per_token", (json_int_t)cost.token_flops);

@@ -51,7 +51,7 @@ enum outcome shape_parse(const struct option *option, const char *text, void *de
 struct shape_cost shape_cost(const moecl_layer_options *options)
 {
     double hidden = (double)options->hidden, element = (double)moecl_type_size(options->weights);
-    double router = (double)options->experts * hidden + (options->shared_gated ? hidden : 0); /* f32 on the device */
+    double router = (double)options->experts * hidden + (options->shared_gate ? hidden : 0); /* f32 on the device */
     double expert = 3 * hidden * (double)options->intermediate;
     double shared = 3 * hidden * (double)options->shared_intermediate;
     double all = (double)options->experts * expert + shared, met = (double)options->top_k * expert + shared;

@@ -73,7 +73,7 @@ static void add_row(struct table *table, const struct subject *subject, const mo
     table_cell(table, "%llu", (unsigned long long)subject->seed);
     table_cell(table, "%zu,%zu,%zu,%zu", layer->experts, layer->hidden, layer->intermediate, layer->top_k);
     if (layer->shared_intermediate > 0)
-        table_cell(table, "%zu%s", layer->shared_intermediate, layer->shared_gated ? " gated" : "");
+        table_cell(table, "%zu%s", layer->shared_intermediate, layer->shared_gate ? " gated" : "");
     else
         table_cell(table, "-");
     table_cell(table, "%zu", subject->tokens);
@@ -100,9 +100,9 @@ static json_t *check_json(const struct subject *subject, const moecl_verify_repo
                              (json_int_t)subject->seed, "experts", (json_int_t)layer->experts, "hidden",
                              (json_int_t)layer->hidden, "intermediate", (json_int_t)layer->intermediate, "top_k",
                              (json_int_t)layer->top_k, "shared_intermediate", (json_int_t)layer->shared_intermediate,
-                             "shared_gated", (int)layer->shared_gated, "normalise", (int)layer->normalise, "tokens",
-                             (json_int_t)subject->tokens, "dtype", moecl_type_name(layer->weights), "activations",
-                             moecl_type_name(layer->activations), "variant", layer->variant, "result",
+                             "shared_gated", (int)layer->shared_gate, "normalise", (int)layer->router.normalisation,
+                             "tokens", (json_int_t)subject->tokens, "dtype", moecl_type_name(layer->weights),
+                             "activations", moecl_type_name(layer->activations), "variant", layer->variant, "result",
                              !report          ? "unsupported"
                              : report->passed ? "passed"
                                               : "failed");
@@ -236,7 +236,7 @@ static enum outcome verify_shape(struct verification *all, struct fault *fault)
                                           .hidden = shape->hidden,
                                           .intermediate = shape->intermediate,
                                           .top_k = shape->top_k,
-                                          .normalise = true};
+                                          .router.normalisation = MOECL_NORMALISATION_SUM};
     apply_types(all->options, &subject.layer);
     subject.given = subject.layer.weights;
     return check_subject(all, &subject, NULL, fault);
@@ -258,10 +258,10 @@ static struct subject random_subject(const struct verify_options *options, uint6
     } while (3 * layer->experts * layer->hidden * layer->intermediate >
              (size_t)(options->small ? WEIGHTS_MAX_SMALL : WEIGHTS_MAX));
     layer->top_k = synthetic_between(key, n++, 1, layer->experts < 8 ? layer->experts : 8);
-    layer->normalise = synthetic_between(key, n++, 0, 1);
+    layer->router.normalisation = (moecl_normalisation)synthetic_between(key, n++, 0, 1);
     if (synthetic_between(key, n++, 0, 3) == 0) {
         layer->shared_intermediate = synthetic_between_scales(key, n++, 8, largest[2]);
-        layer->shared_gated = synthetic_between(key, n++, 0, 1);
+        layer->shared_gate = (moecl_shared_gate)synthetic_between(key, n++, 0, 1);
     }
     layer->weights = (moecl_type)synthetic_between(key, n++, MOECL_F32, MOECL_BF16);
     layer->activations = (moecl_type)synthetic_between(key, n++, MOECL_F32, MOECL_BF16);

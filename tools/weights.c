@@ -24,7 +24,7 @@ double weights_bytes(const moecl_layer_options *options, moecl_type type)
 /* A [rows, columns] matrix at *memory, which moves on past it. */
 static moecl_matrix make_matrix(size_t rows, size_t columns, moecl_type type, uint64_t seed, char **memory)
 {
-    moecl_matrix matrix = {*memory, type, rows, columns};
+    moecl_matrix matrix = {*memory, type, rows, columns, 0, 0};
     synthetic_weights(seed, columns, type, *memory, rows * columns);
     *memory += rows * columns * moecl_type_size(type);
     return matrix;
@@ -35,7 +35,7 @@ moecl_expert_weights weights_make_expert(size_t hidden, size_t intermediate, moe
 {
     char *at = memory;
     uint64_t key = synthetic_seed(seed, expert);
-    moecl_expert_weights made;
+    moecl_expert_weights made = {0};
     made.gate = make_matrix(intermediate, hidden, type, synthetic_seed(key, 0), &at);
     made.up = make_matrix(intermediate, hidden, type, synthetic_seed(key, 1), &at);
     made.down = make_matrix(hidden, intermediate, type, synthetic_seed(key, 2), &at);
@@ -63,7 +63,7 @@ enum outcome weights_make(struct weights *weights, const moecl_layer_options *op
         weights->layer.shared = weights_make_expert(hidden, options->shared_intermediate, type, seed, PART_SHARED, at);
         at += 3 * hidden * options->shared_intermediate * size;
     }
-    if (options->shared_intermediate > 0 && options->shared_gated)
+    if (options->shared_intermediate > 0 && options->shared_gate)
         weights->layer.shared_gate = make_matrix(1, hidden, type, synthetic_seed(seed, PART_SHARED_GATE), &at);
     return OUTCOME_SUCCESS;
 }

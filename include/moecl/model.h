@@ -15,21 +15,20 @@
 extern "C" {
 #endif
 
-/* The weights of a layer in host memory, as a checkpoint holds them. */
-typedef struct moecl_expert_weights {
-    moecl_matrix gate; /* [I,H] */
-    moecl_matrix up;   /* [I,H] */
-    moecl_matrix down; /* [H,I] */
-} moecl_expert_weights;
-
+/* The weights of a layer in host memory, as a checkpoint holds them. What the layer does not have stays zero (data
+ * NULL). */
 typedef struct moecl_layer_weights {
-    moecl_matrix router;                 /* [E,H] */
-    const moecl_expert_weights *experts; /* E of them */
-    moecl_expert_weights shared;         /* data NULL: no shared expert */
-    moecl_matrix shared_gate;            /* [1,H]; data NULL: none */
+    moecl_matrix router;                      /* [R,H]; hierarchical [R+groups,H] */
+    moecl_matrix noise;                       /* [R,H] */
+    const moecl_expert_weights *experts;      /* E of them */
+    moecl_expert_weights shared;              /* the shared expert */
+    moecl_matrix shared_gate;                 /* [1,H]; of SOFTMAX [2,H] */
+    moecl_matrix latent_down, latent_up;      /* [L,H], [H,L] */
+    moecl_matrix vectors[MOECL_VECTOR_COUNT]; /* [1,n] */
+    const int32_t *table;                     /* [table_rows,k] */
 } moecl_layer_weights;
 
-/* Sets all weights of a layer: moecl_layer_set_router(), _set_expert() for each, _set_shared_expert(). */
+/* Sets all weights that the layer has. */
 MOECL_API moecl_status moecl_layer_set_weights(moecl_layer *layer, const moecl_layer_weights *weights);
 
 typedef struct moecl_model moecl_model;

@@ -4,11 +4,14 @@
  * What a layer computes, for every token x_t of x [T,H]:
  *
  *     z_t          = W_router x_t                               logits [E], in fp32
- *     p_t          = softmax(z_t)
+ *     p_t          = score(z_t)                                 softmax, sigmoid, ...
  *     ids_t        = the k experts of largest p_t, ties to the lower index
- *     w_tj         = p_t[ids_tj], divided by their sum where the router normalises
- *     expert_e(x)  = W_down,e ( silu(W_gate,e x) * (W_up,e x) )
+ *     w_tj         = p_t[ids_tj], normalised as the router says
+ *     expert_e(x)  = W_down,e ( act(W_gate,e x) * (W_up,e x) )
  *     y_t          = sum_j w_tj expert_{ids_tj}(x_t)  [ + sigmoid(g . x_t) shared(x_t) ]
+ *
+ * Each line has options: moecl_router says how tokens find their experts (the grammar of routers), and
+ * moecl_expert_function what an expert computes. Zero is the plainest choice of every option.
  *
  * Shapes: T tokens, H hidden size, E experts, k experts per token, I expert intermediate size.
  * All matrices are row-major; a weight matrix is [out, in], as checkpoints store it.
@@ -104,13 +107,14 @@ typedef struct moecl_buffer {
     size_t offset; /* bytes */
 } moecl_buffer;
 
-/* A row-major matrix [rows, columns] in host memory, rows one after the other without gaps, of any alignment. Borrowed
- * for the call. */
+/* A matrix [rows, columns] in host memory, of any alignment. Borrowed for the call. Element (r, c) is element
+ * r * row_stride + c * column_stride of `data`; both strides 0: row-major without gaps. */
 typedef struct moecl_matrix {
     const void *data;
     moecl_type type;
     size_t rows;
     size_t columns;
+    size_t row_stride, column_stride; /* elements */
 } moecl_matrix;
 
 /* ------------------------------------------------------------------------------------------------- context -- */
@@ -190,22 +194,269 @@ enum {
     MOECL_MAX_TOKENS = 1 << 20 /* in one call */
 };
 
+/* ------------------------------------------------------------------------------------------------ a router -- */
+
+/* A router is a grammar. For token t, in this order; "vector" is one given by moecl_layer_set_vector():
+ *
+ *     z         = W_router x'  [+ vector ROUTER_BIAS]      logits [R], R = E + zero_experts; fp32
+ *     z         = softcap * tanh(z / softcap)              where softcap > 0
+ *     z        += N(0,1) * softplus(W_noise x')            in noisy passes, where `noise`
+ *     s         = score(z)                                 [R]
+ *     key       = s [+ vector SELECTION_BIAS]              picks, never mixes
+ *     groups    of R / groups neighbours each: the top_groups groups of largest group score stay
+ *     ids       = the k largest keys, in falling order, ties to the lower index     (or `selection` says otherwise)
+ *     weights   = `weight` of each id, normalised, times scale, times vector EXPERT_SCALE[id]
+ *     capacity  drops what an expert has no room for: its id becomes -1, its weight 0
+ *
+ * A choice that is not used (dropped, below a threshold, beyond the top-p mass) has id -1 and weight 0. Ids of E and
+ * more are the zero experts. An expert whose logit is -infinity is masked: it is chosen last, and its weight is 0. x'
+ * is x, or its norm where moecl_layer_options.router_input says so. */
+
+/* The score of expert e. */
+#define MOECL_SCORE_LIST(X)                                                                                            \
+    X(SOFTMAX, "softmax")             /* exp(z_e) / sum exp(z) */                                                      \
+    X(SIGMOID, "sigmoid")             /* 1 / (1 + exp(-z_e)) (DeepSeek-V3) */                                          \
+    X(SQRT_SOFTPLUS, "sqrt-softplus") /* sqrt(log(1 + exp(z_e))) (DeepSeek-V4) */                                      \
+    X(LOGIT, "logit")                 /* z_e */                                                                        \
+    X(SPARSEMIXER, "sparsemixer")     /* Phi-3.5-MoE; see `jitter` below */                                            \
+    X(HIERARCHICAL, "hierarchical")   /* two levels (Jordan, Jacobs 1994; Shazeer 2017): softmax over the groups'      \
+                                       * logits times the softmax within the group. The router has R + groups rows,    \
+                                       * the groups' last; the group score is the group's probability */
+typedef enum moecl_score {
+#define MOECL_SCORE_ENUM(name, text) MOECL_SCORE_##name,
+    MOECL_SCORE_LIST(MOECL_SCORE_ENUM)
+#undef MOECL_SCORE_ENUM
+} moecl_score;
+
+/* Who is chosen. */
+#define MOECL_SELECTION_LIST(X)                                                                                        \
+    X(TOP_K, "top-k")                                                                                                  \
+    X(TABLE, "table")                 /* ids = table[token id] (hash layers, Roller 2021; DeepSeek-V4) */              \
+    X(EXPERT_CHOICE, "expert-choice") /* each expert takes its C best tokens, C = ceil(T*k/E), ties to the lower       \
+                                       * token (Zhou 2022); a token has 0 to E experts. A pass's T counts, so its      \
+                                       * result depends on all of its tokens; so it is with the next one */            \
+    X(SINKHORN, "sinkhorn")           /* top-k of the keys that `sinkhorn_iterations` make balanced over the tokens    \
+                                       * (BASE, Lewis 2021; Clark 2022; Megatron-LM) */
+typedef enum moecl_selection {
+#define MOECL_SELECTION_ENUM(name, text) MOECL_SELECTION_##name,
+    MOECL_SELECTION_LIST(MOECL_SELECTION_ENUM)
+#undef MOECL_SELECTION_ENUM
+} moecl_selection;
+
+/* Where routing weights come from. */
+#define MOECL_WEIGHT_LIST(X)                                                                                           \
+    X(SCORE, "score")     /* s_e, without the selection bias */                                                        \
+    X(SOFTMAX, "softmax") /* softmax over the selected z */                                                            \
+    X(SIGMOID, "sigmoid") /* sigmoid of the selected z */                                                              \
+    X(ONE, "one")         /* 1 */
+typedef enum moecl_weight {
+#define MOECL_WEIGHT_ENUM(name, text) MOECL_WEIGHT_##name,
+    MOECL_WEIGHT_LIST(MOECL_WEIGHT_ENUM)
+#undef MOECL_WEIGHT_ENUM
+} moecl_weight;
+
+/* How the weights of a token are normalised. */
+#define MOECL_NORMALISATION_LIST(X)                                                                                    \
+    X(NONE, "none")                                                                                                    \
+    X(SUM, "sum")               /* w / (sum w + epsilon) */                                                            \
+    X(LARGER_SUM, "larger-sum") /* w / max(sum w, epsilon) */                                                          \
+    X(POWER, "power")           /* w / (sum |w|^power)^(1/power) (DBRX) */
+typedef enum moecl_normalisation {
+#define MOECL_NORMALISATION_ENUM(name, text) MOECL_NORMALISATION_##name,
+    MOECL_NORMALISATION_LIST(MOECL_NORMALISATION_ENUM)
+#undef MOECL_NORMALISATION_ENUM
+} moecl_normalisation;
+
+/* The score of a group, from the keys of its experts. */
+#define MOECL_GROUP_SCORE_LIST(X)                                                                                      \
+    X(LARGEST, "largest")                                                                                              \
+    X(SUM_OF_TWO, "sum-of-two") /* of the two largest */
+typedef enum moecl_group_score {
+#define MOECL_GROUP_SCORE_ENUM(name, text) MOECL_GROUP_SCORE_##name,
+    MOECL_GROUP_SCORE_LIST(MOECL_GROUP_SCORE_ENUM)
+#undef MOECL_GROUP_SCORE_ENUM
+} moecl_group_score;
+
+/* The key of an expert whose group lost. */
+#define MOECL_GROUP_MASK_LIST(X)                                                                                       \
+    X(INFINITE, "infinite") /* -infinity (DeepSeek-V3) */                                                              \
+    X(ZERO, "zero")         /* 0 (DeepSeek-V2): it may still beat a negative key */
+typedef enum moecl_group_mask {
+#define MOECL_GROUP_MASK_ENUM(name, text) MOECL_GROUP_MASK_##name,
+    MOECL_GROUP_MASK_LIST(MOECL_GROUP_MASK_ENUM)
+#undef MOECL_GROUP_MASK_ENUM
+} moecl_group_mask;
+
+/* How many rows an expert may have. */
+#define MOECL_CAPACITY_LIST(X)                                                                                         \
+    X(NONE, "none")         /* dropless */                                                                             \
+    X(FIXED, "fixed")       /* floor(value) */                                                                         \
+    X(FACTOR, "factor")     /* ceil(T * k / E * value) */                                                              \
+    X(FRACTION, "fraction") /* ceil(T * value) */
+typedef enum moecl_capacity_kind {
+#define MOECL_CAPACITY_ENUM(name, text) MOECL_CAPACITY_##name,
+    MOECL_CAPACITY_LIST(MOECL_CAPACITY_ENUM)
+#undef MOECL_CAPACITY_ENUM
+} moecl_capacity_kind;
+
+/* Who has an expert's room first. */
+#define MOECL_CAPACITY_ORDER_LIST(X)                                                                                   \
+    X(POSITION, "position")       /* rising t * k + j (Switch) */                                                      \
+    X(CHOICE, "choice")           /* all first choices, then all second ones, ...; each by rising t (GShard, NLLB) */  \
+    X(PROBABILITY, "probability") /* falling weight, ties by rising t * k + j */
+typedef enum moecl_capacity_order {
+#define MOECL_CAPACITY_ORDER_ENUM(name, text) MOECL_CAPACITY_ORDER_##name,
+    MOECL_CAPACITY_ORDER_LIST(MOECL_CAPACITY_ORDER_ENUM)
+#undef MOECL_CAPACITY_ORDER_ENUM
+} moecl_capacity_order;
+
+/* Zero experts have no limit. Rows are computed without padding, however much room is left: the result is the same. */
+typedef struct moecl_capacity {
+    moecl_capacity_kind kind;
+    float value;
+    moecl_capacity_order order;
+    bool normalise_after; /* the weights of a token are normalised (and scaled) after dropping, not before */
+} moecl_capacity;
+
+typedef struct moecl_router {
+    moecl_score score;
+    bool biased;   /* vector ROUTER_BIAS */
+    float softcap; /* 0: none */
+    float jitter;  /* of SPARSEMIXER: in round j the weight is the softmax of z over the experts not taken before with
+                    * (m - z_e) / max(|z_e|, m) <= 2 * jitter, m being the largest z of those */
+
+    moecl_selection selection;
+    bool selection_biased; /* vector SELECTION_BIAS */
+    size_t groups;         /* a divisor of R; 0 or 1: none */
+    size_t top_groups;     /* 1 to groups */
+    moecl_group_score group_score;
+    moecl_group_mask group_mask;
+    float top_p;                /* > 0: of the k, the fewest whose scores sum to at least top_p (at least one) */
+    float threshold;            /* > 0: of the k, those with a score of at least this, and the first in any case */
+    size_t table_rows;          /* of TABLE: token ids are 0 to table_rows - 1 */
+    size_t sinkhorn_iterations; /* of SINKHORN; 0: 10 */
+
+    moecl_weight weight;
+    moecl_normalisation normalisation;
+    float epsilon, power;
+    float scale;          /* routed scaling factor; 0: 1 */
+    bool expert_scaled;   /* vector EXPERT_SCALE */
+    bool weight_on_input; /* weights multiply the experts' input instead of their output (Llama 4) */
+    size_t zero_experts;  /* experts behind the E that return their input (LongCat-Flash) */
+    moecl_capacity capacity;
+
+    /* Of passes with moecl_forward.noisy, random by Philox 4x32-10 (Salmon 2011) out of (seed, moecl_forward.step,
+     * token, element): the same bits on every device. */
+    bool noise;         /* noisy top-k (Shazeer 2017): moecl_layer_set_noise() */
+    float input_jitter; /* x' is multiplied by uniform numbers of [1 - input_jitter, 1 + input_jitter] (Switch) */
+    bool random_second; /* a choice j > 0 stays with probability min(1, 2 * its normalised weight) (GShard) */
+    uint64_t seed;
+} moecl_router;
+
+/* ----------------------------------------------------------------------------------------------- an expert -- */
+
+#define MOECL_ACTIVATION_LIST(X)                                                                                       \
+    X(SILU, "silu")           /* g / (1 + exp(-alpha g)) */                                                            \
+    X(GELU, "gelu")           /* g * (1 + erf(g / sqrt 2)) / 2 */                                                      \
+    X(GELU_TANH, "gelu-tanh") /* g * (1 + tanh(sqrt(2/pi) (g + 0.044715 g^3))) / 2 */                                  \
+    X(RELU, "relu")                                                                                                    \
+    X(RELU_SQUARED, "relu-squared")                                                                                    \
+    X(IDENTITY, "identity")
+typedef enum moecl_activation {
+#define MOECL_ACTIVATION_ENUM(name, text) MOECL_ACTIVATION_##name,
+    MOECL_ACTIVATION_LIST(MOECL_ACTIVATION_ENUM)
+#undef MOECL_ACTIVATION_ENUM
+} moecl_activation;
+
+#define MOECL_CLAMP_LIST(X)                                                                                            \
+    X(NONE, "none")                                                                                                    \
+    X(BEFORE, "before") /* g = min(g, limit), u = clamp(u, -limit, limit), then the activation (GPT-OSS) */            \
+    X(AFTER, "after")   /* act(g) = min(act(g), limit), u = clamp(u, -limit, limit) (Step-3) */
+typedef enum moecl_clamp {
+#define MOECL_CLAMP_ENUM(name, text) MOECL_CLAMP_##name,
+    MOECL_CLAMP_LIST(MOECL_CLAMP_ENUM)
+#undef MOECL_CLAMP_ENUM
+} moecl_clamp;
+
+/* What an expert computes of its input x:
+ *
+ *     g = W_gate x + b_gate,  u = W_up x + b_up,  h = act(g) * (u + up_offset),  z = W_down h + b_down
+ *
+ * and where `ungated`, of the up matrix alone: h = act(W_up x + b_up). The biases are there where `biased`. The swiglu
+ * of GPT-OSS is {.activation = SILU, .alpha = 1.702, .clamp = BEFORE, .limit = 7, .up_offset = 1}. */
+typedef struct moecl_expert_function {
+    moecl_activation activation;
+    bool ungated;
+    bool biased;
+    float alpha; /* of SILU; 0: 1 */
+    moecl_clamp clamp;
+    float limit;
+    float up_offset;
+} moecl_expert_function;
+
+/* What becomes of x before a router or an expert reads it (Gemma 4). */
+typedef struct moecl_input {
+    bool normalised; /* x / sqrt(mean(x^2) + epsilon), times vector ROUTER_NORM or EXPERT_NORM where `scaled` */
+    bool scaled;
+    float epsilon;
+    float scale; /* on top; 0: 1 */
+} moecl_input;
+
+/* The coefficient of the shared expert's output. */
+#define MOECL_SHARED_GATE_LIST(X)                                                                                      \
+    X(NONE, "none")       /* 1 */                                                                                      \
+    X(SIGMOID, "sigmoid") /* sigmoid(g . x) (Qwen2-MoE) */                                                             \
+    X(SOFTMAX, "softmax") /* c = softmax(g x), g [2,H]: y = c_0 routed + c_1 shared (residual MoE, DeepSpeed 2022) */
+typedef enum moecl_shared_gate {
+#define MOECL_SHARED_GATE_ENUM(name, text) MOECL_SHARED_GATE_##name,
+    MOECL_SHARED_GATE_LIST(MOECL_SHARED_GATE_ENUM)
+#undef MOECL_SHARED_GATE_ENUM
+} moecl_shared_gate;
+
+/* The names above as text and back, for programs that show or read a router: "softmax", "top-k", ... The n-th value's
+ * name of an enumeration, static storage; NULL past the last. */
+typedef enum moecl_choice {
+    MOECL_CHOICE_SCORE,
+    MOECL_CHOICE_SELECTION,
+    MOECL_CHOICE_WEIGHT,
+    MOECL_CHOICE_NORMALISATION,
+    MOECL_CHOICE_GROUP_SCORE,
+    MOECL_CHOICE_GROUP_MASK,
+    MOECL_CHOICE_CAPACITY,
+    MOECL_CHOICE_CAPACITY_ORDER,
+    MOECL_CHOICE_ACTIVATION,
+    MOECL_CHOICE_CLAMP,
+    MOECL_CHOICE_SHARED_GATE,
+    MOECL_CHOICE_COUNT
+} moecl_choice;
+MOECL_API const char *moecl_choice_name(moecl_choice choice, int value);
+
+/* ------------------------------------------------------------------------------------------------- a layer -- */
+
 typedef struct moecl_layer moecl_layer;
 
 /* What a layer is. Zero-initialise, then fill in; zero is a sensible value of every optional member. */
 typedef struct moecl_layer_options {
-    size_t experts;             /* E, 1 to MOECL_MAX_EXPERTS */
-    size_t hidden;              /* H, any size */
-    size_t intermediate;        /* I, any size */
-    size_t top_k;               /* k, 1 to min(E, MOECL_MAX_TOP_K) */
-    bool normalise;             /* divide the k routing weights by their sum (norm_topk_prob) */
+    size_t experts;      /* E, 1 to MOECL_MAX_EXPERTS; with the zero experts too */
+    size_t hidden;       /* H, any size */
+    size_t intermediate; /* I, any size */
+    size_t top_k;        /* k, 1 to min(R, MOECL_MAX_TOP_K) */
+    moecl_router router;
+    moecl_expert_function function;
     size_t shared_intermediate; /* I of the shared expert; 0: none */
-    bool shared_gated;          /* scale the shared expert's output by sigmoid(g . x) (Qwen2-MoE) */
-    moecl_type weights;         /* storage of the expert and shared matrices; the router's is always f32 */
-    moecl_type activations;     /* type of x and y */
-    const char *variant;        /* expert-GEMM variant by name; NULL: the library's plan decides */
-    const char *parameters;     /* its tunable parameters, "name=value,..."; NULL: those fitted to the device */
-    size_t workspace_budget;    /* bytes; 0: 1 GiB. Tokens beyond it are processed in chunks */
+    moecl_expert_function shared_function;
+    moecl_shared_gate shared_gate;
+    float shared_scale;       /* of the shared expert's output; 0: 1 */
+    moecl_input router_input; /* of the router; the shared expert, its gate and zero experts see x itself */
+    moecl_input expert_input;
+    size_t latent;      /* L: experts work on latent_down x, and latent_up brings their sum back to H (Nemotron-H); then
+                         * gate and up are [I,L], down [L,I]; 0: none. Not together with expert_input or zero_experts */
+    bool output_biased; /* vector OUTPUT_BIAS is added to y once a token (JetMoE) */
+    moecl_type weights; /* storage of the expert, shared and latent matrices; all others are f32 */
+    moecl_type activations;  /* type of x and y */
+    const char *variant;     /* expert-GEMM variant by name; NULL: the library's plan decides */
+    const char *parameters;  /* its tunable parameters, "name=value,..."; NULL: those fitted to the device */
+    size_t workspace_budget; /* bytes; 0: 1 GiB. Tokens beyond it are processed in chunks */
 } moecl_layer_options;
 
 /* The names of the expert-GEMM variants, in order of preference; NULL past the last. Static storage. */
@@ -221,14 +472,49 @@ MOECL_API void moecl_layer_destroy(moecl_layer *layer);
 
 /* The weights, given once, in any order, of any type; they are converted to the layer's storage, packed for the
  * variant, and borrowed only for the call. These block. */
-MOECL_API moecl_status moecl_layer_set_router(moecl_layer *layer, const moecl_matrix *router);             /* [E,H] */
-MOECL_API moecl_status moecl_layer_set_expert(moecl_layer *layer, size_t expert, const moecl_matrix *gate, /* [I,H] */
-                                              const moecl_matrix *up,                                      /* [I,H] */
-                                              const moecl_matrix *down);                                   /* [H,I] */
-MOECL_API moecl_status moecl_layer_set_shared_expert(moecl_layer *layer, const moecl_matrix *gate,         /* [S,H] */
-                                                     const moecl_matrix *up,                               /* [S,H] */
-                                                     const moecl_matrix *down,                             /* [H,S] */
-                                                     const moecl_matrix *shared_gate); /* [1,H], NULL if not gated */
+
+/* An expert's weights in host memory; what its function does not have stays zero (data NULL). */
+typedef struct moecl_expert_weights {
+    moecl_matrix gate;                          /* [I,H] */
+    moecl_matrix up;                            /* [I,H] */
+    moecl_matrix down;                          /* [H,I] */
+    moecl_matrix gate_bias, up_bias, down_bias; /* [1,I], [1,I], [1,H] */
+} moecl_expert_weights;
+
+MOECL_API moecl_status moecl_layer_set_router(moecl_layer *layer, const moecl_matrix *router); /* [R,H], hierarchical
+                                                                                                * [R+groups,H] */
+MOECL_API moecl_status moecl_layer_set_noise(moecl_layer *layer, const moecl_matrix *noise);   /* [R,H] */
+MOECL_API moecl_status moecl_layer_set_expert(moecl_layer *layer, size_t expert, const moecl_expert_weights *weights);
+MOECL_API moecl_status moecl_layer_set_shared_expert(moecl_layer *layer, const moecl_expert_weights *weights,
+                                                     const moecl_matrix *shared_gate); /* [1,H]; SOFTMAX: [2,H]; NULL if
+                                                                                        * not gated */
+MOECL_API moecl_status moecl_layer_set_latent(moecl_layer *layer, const moecl_matrix *down, /* [L,H] */
+                                              const moecl_matrix *up);                      /* [H,L] */
+
+/* The vectors of a layer; each is there where its option says so. */
+#define MOECL_VECTOR_LIST(X)                                                                                           \
+    X(ROUTER_BIAS, "router bias")       /* [R]: router.biased */                                                       \
+    X(SELECTION_BIAS, "selection bias") /* [R]: router.selection_biased */                                             \
+    X(EXPERT_SCALE, "expert scale")     /* [R]: router.expert_scaled */                                                \
+    X(ROUTER_NORM, "router norm")       /* [H]: router_input.scaled */                                                 \
+    X(EXPERT_NORM, "expert norm")       /* [H]: expert_input.scaled */                                                 \
+    X(OUTPUT_BIAS, "output bias")       /* [H]: output_biased */
+typedef enum moecl_vector {
+#define MOECL_VECTOR_ENUM(name, text) MOECL_VECTOR_##name,
+    MOECL_VECTOR_LIST(MOECL_VECTOR_ENUM)
+#undef MOECL_VECTOR_ENUM
+        MOECL_VECTOR_COUNT
+} moecl_vector;
+
+MOECL_API const char *moecl_vector_name(moecl_vector vector); /* static storage; NULL past the last */
+MOECL_API size_t moecl_vector_length(const moecl_layer_options *options, moecl_vector vector); /* 0: not there */
+MOECL_API moecl_status moecl_layer_set_vector(moecl_layer *layer, moecl_vector vector,
+                                              const moecl_matrix *values); /* [1,n] */
+/* Where a vector lies on the device, f32; for reading it back and for updates of the caller's own. Memory NULL: none.
+ */
+MOECL_API moecl_buffer moecl_layer_vector(moecl_layer *layer, moecl_vector vector);
+/* The id table [router.table_rows, k] of MOECL_SELECTION_TABLE; ids outside 0..R-1 are refused. */
+MOECL_API moecl_status moecl_layer_set_table(moecl_layer *layer, const int32_t *ids);
 
 /* The options the layer was made with: its variant's name filled in (static storage), `parameters` NULL. */
 MOECL_API const moecl_layer_options *moecl_layer_describe(const moecl_layer *layer);
@@ -248,19 +534,27 @@ MOECL_API moecl_status moecl_layer_set_workspace(moecl_layer *layer, moecl_buffe
 
 /* ----------------------------------------------------------------------------------------------- a forward -- */
 
-/* Where a routing comes from or goes to; both NULL or both set. */
+/* Where a routing comes from or goes to; both NULL or both set. A token has moecl_layer_slots() choices: k, or E where
+ * experts choose. */
 typedef struct moecl_routing {
-    moecl_buffer ids;     /* i32 [T,k] */
+    moecl_buffer ids;     /* i32 [T,k]; -1: this choice is not used */
     moecl_buffer weights; /* f32 [T,k] */
 } moecl_routing;
 
+/* Choices that a token has room for: router.selection EXPERT_CHOICE: E, expert e's at e; else k. */
+MOECL_API size_t moecl_layer_slots(const moecl_layer_options *options);
+
 typedef struct moecl_forward {
-    size_t tokens;         /* T, 0 to MOECL_MAX_TOKENS */
-    moecl_buffer x;        /* in:  activations [T,H] */
-    moecl_buffer y;        /* out: activations [T,H]; may not overlap x */
-    moecl_routing routing; /* in if `routing_given`, else out; memory NULL: not wanted */
-    bool routing_given;    /* the caller's own expert ids and weights: the router is not run. An id outside 0..E-1
-                            * contributes nothing and sets the flag that moecl_layer_check() reads */
+    size_t tokens;          /* T, 0 to MOECL_MAX_TOKENS */
+    moecl_buffer x;         /* in:  activations [T,H] */
+    moecl_buffer y;         /* out: activations [T,H]; may not overlap x */
+    moecl_routing routing;  /* in if `routing_given`, else out; memory NULL: not wanted */
+    bool routing_given;     /* the caller's own expert ids and weights: the router is not run. An id of -1 contributes
+                             * nothing; another one outside 0..R-1 neither, and it sets the flag that moecl_layer_check()
+                             * reads */
+    moecl_buffer token_ids; /* in: i32 [T], for MOECL_SELECTION_TABLE */
+    bool noisy;             /* with the router's noise, input jitter and random second choices (training) */
+    uint64_t step;          /* tells the random numbers of one pass from another's */
 } moecl_forward;
 
 /* Queues a forward pass and returns; nothing blocks and nothing is allocated (once the workspace is there), except in
@@ -272,13 +566,14 @@ MOECL_API moecl_status moecl_layer_forward(moecl_layer *layer, const moecl_forwa
                                            cl_uint num_events_in_wait_list, const cl_event *event_wait_list,
                                            cl_event *event);
 
-/* Waits for the queue and tells whether any forward pass since the last check met NaN or infinity in x or in the
- * logits, or an expert id out of range: MOECL_OK, or MOECL_NOT_FINITE / MOECL_INVALID_ARGUMENT. Clears the flag. */
+/* Waits for the queue and tells whether any forward pass since the last check met NaN or infinity in x, NaN or
+ * +infinity in the logits (-infinity masks an expert), or an expert id or token id out of range: MOECL_OK, or
+ * MOECL_NOT_FINITE / MOECL_INVALID_ARGUMENT. Clears the flag. */
 MOECL_API moecl_status moecl_layer_check(moecl_layer *layer);
 
 /* The stages of a forward pass, for timing. */
 #define MOECL_STAGE_LIST(X)                                                                                            \
-    X(ROUTE, "route")         /* router GEMM, softmax, top-k */                                                        \
+    X(ROUTE, "route")         /* router GEMM, scores, top-k, capacity */                                               \
     X(PERMUTE, "permute")     /* counts, offsets, rows in expert order */                                              \
     X(GATHER, "gather")       /* token rows into the variant's input form */                                           \
     X(GATE_UP, "gate and up") /* expert GEMM 1 and the activation */                                                   \

@@ -17,11 +17,11 @@ extern "C" {
 
 /* ------------------------------------------------------------------------------------------------- routing -- */
 
-/* Routes `tokens` rows of x (activations [T,H]) with the layer's router and, where they are wanted, writes the logits
- * (f32 [T,E]; memory NULL: not wanted). Uses the layer's workspace. */
-MOECL_API moecl_status moecl_route(moecl_layer *layer, size_t tokens, moecl_buffer x, moecl_routing routing,
-                                   moecl_buffer logits, cl_uint num_events_in_wait_list,
-                                   const cl_event *event_wait_list, cl_event *event);
+/* Routes forward->tokens rows of forward->x with the layer's router into forward->routing and, where they are wanted,
+ * writes the logits z (f32 [T,R], noise included; memory NULL: not wanted). forward->y is not looked at. Uses the
+ * layer's workspace. */
+MOECL_API moecl_status moecl_route(moecl_layer *layer, const moecl_forward *forward, moecl_buffer logits,
+                                   cl_uint num_events_in_wait_list, const cl_event *event_wait_list, cl_event *event);
 
 /* --------------------------------------------------------------------------------------------- permutation -- */
 
@@ -45,38 +45,51 @@ MOECL_API moecl_status moecl_permute(moecl_context *context, size_t tokens, size
 typedef struct moecl_matrices moecl_matrices;
 
 typedef struct moecl_matrices_options {
-    size_t groups;          /* G, 1 to MOECL_MAX_EXPERTS */
-    size_t out;             /* N: rows of a weight matrix; of gate and of up alike where `gated` */
-    size_t in;              /* K: its columns */
-    bool gated;             /* two matrices a group, gate and up: the product is silu(gate x) * (up x) */
-    moecl_type weights;     /* storage */
-    moecl_type activations; /* type of the product's input rows; its output is f32 */
-    const char *variant;    /* NULL: the plan decides */
-    const char *parameters; /* "name=value,..."; NULL: those fitted to the device */
+    size_t groups;  /* G, 1 to MOECL_MAX_EXPERTS */
+    size_t out;     /* N: rows of a weight matrix; of gate and of up alike where there are two */
+    size_t in;      /* K: its columns */
+    bool activated; /* the product is h of `function`, of two matrices a group (gate and up), or of one where
+                     * it is ungated; else the plain product */
+    moecl_expert_function function; /* of its `biased` nothing is read */
+    bool biased;                    /* a bias [N] is added to each matrix's product */
+    moecl_type weights;             /* storage */
+    moecl_type activations;         /* type of the product's input rows; its output is f32 */
+    const char *variant;            /* NULL: the plan decides */
+    const char *parameters;         /* "name=value,..."; NULL: those fitted to the device */
 } moecl_matrices_options;
+
+/* Of one group. What the options do not have stays zero (data NULL). */
+typedef struct moecl_group_weights {
+    moecl_matrix matrix; /* [N,K]: gate, or the only one */
+    moecl_matrix up;     /* [N,K] */
+    moecl_matrix bias;   /* [1,N], of `matrix` */
+    moecl_matrix up_bias;
+} moecl_group_weights;
 
 MOECL_API moecl_status moecl_matrices_create(moecl_context *context, const moecl_matrices_options *options,
                                              moecl_matrices **matrices);
 MOECL_API void moecl_matrices_destroy(moecl_matrices *matrices); /* NULL is allowed */
-/* Packs the matrix [N,K] of a group, and `up` [N,K] where gated (else NULL). Blocks. */
-MOECL_API moecl_status moecl_matrices_set(moecl_matrices *matrices, size_t group, const moecl_matrix *matrix,
-                                          const moecl_matrix *up);
+/* Packs the matrices of a group. Blocks. */
+MOECL_API moecl_status moecl_matrices_set(moecl_matrices *matrices, size_t group, const moecl_group_weights *weights);
 MOECL_API const moecl_matrices_options *moecl_matrices_describe(const moecl_matrices *matrices);
 
 /* The matrices that a layer packed, owned by the layer. */
 typedef enum moecl_layer_part {
-    MOECL_PART_ROUTER,         /* 1 group  [E,H], and the shared gate's row behind where there is one */
-    MOECL_PART_GATE_UP,        /* E groups [I,H], gated */
+    MOECL_PART_ROUTER,         /* 1 group  [R+groups of a hierarchical router,H], then the shared gate's rows, then the
+                                * noise's [R,H] where there are such */
+    MOECL_PART_GATE_UP,        /* E groups [I,H], activated */
     MOECL_PART_DOWN,           /* E groups [H,I] */
-    MOECL_PART_SHARED_GATE_UP, /* 1 group  [S,H], gated; NULL without a shared expert */
-    MOECL_PART_SHARED_DOWN     /* 1 group  [H,S]; NULL without a shared expert */
+    MOECL_PART_SHARED_GATE_UP, /* 1 group  [S,H], activated; NULL without a shared expert */
+    MOECL_PART_SHARED_DOWN,    /* 1 group  [H,S]; NULL without a shared expert */
+    MOECL_PART_LATENT_DOWN,    /* 1 group  [L,H]; NULL without a latent projection */
+    MOECL_PART_LATENT_UP       /* 1 group  [H,L]; NULL without a latent projection */
 } moecl_layer_part;
 MOECL_API moecl_matrices *moecl_layer_matrices(moecl_layer *layer, moecl_layer_part part);
 
-/* What a product of gated matrices gives. */
+/* What a product of activated matrices gives. */
 typedef enum moecl_product {
-    MOECL_PRODUCT_ACTIVATED, /* [rows,N] = silu(gate x) * (up x); the plain product where not gated */
-    MOECL_PRODUCT_LINEAR     /* [rows,2N] = gate x, then up x, no activation; the plain product where not gated */
+    MOECL_PRODUCT_ACTIVATED, /* [rows,N] = h; the plain product where not activated */
+    MOECL_PRODUCT_LINEAR     /* no activation: [rows,2N] = g, then u; [rows,N] of one matrix. Biases are added */
 } moecl_product;
 
 typedef struct moecl_grouped_gemm_call {
@@ -86,6 +99,7 @@ typedef struct moecl_grouped_gemm_call {
     moecl_buffer assignments; /* u32 [rows]: row r of the product reads input row assignments[r] / divisor;
                                * memory NULL: row r reads row r */
     size_t divisor;           /* k, for the assignments of a permutation of tokens; 0 counts as 1 */
+    moecl_buffer row_weights; /* f32, by assignment: multiplies the input row of assignments[r]; memory NULL: none */
     moecl_buffer offsets;     /* u32 [G+1] */
     moecl_product product;
     moecl_buffer output;    /* f32 [rows, N or 2N]; rows past offsets[G] are left untouched */
@@ -100,14 +114,22 @@ MOECL_API moecl_status moecl_grouped_gemm(moecl_matrices *matrices, const moecl_
 
 /* ------------------------------------------------------------------------------------------------- combine -- */
 
-/* y[t] = sum over j = 0..k-1, in that order, of weights[t,j] * z[rows[t*k+j]]  (rows of -1 give nothing) */
+/* y[t] = c_0 * sum over j = 0..k-1, in that order, of weights[t,j] * z[rows[t*k+j]]  (rows of -1 give nothing; a zero
+ * expert's id gives weights[t,j] * x[t]), then + bias, then + c_1 * shared[t] */
 typedef struct moecl_combine_call {
     size_t tokens, top_k, hidden;
-    moecl_buffer z;             /* f32 [T*k, H], rows in expert order */
-    moecl_buffer rows;          /* i32 [T*k], of the permutation */
-    moecl_buffer weights;       /* f32 [T,k] */
-    moecl_buffer shared;        /* f32 [T,H], added last; memory NULL: none */
-    moecl_buffer shared_logits; /* f32: shared[t] is scaled by sigmoid(shared_logits[t * shared_stride]); NULL: by 1 */
+    moecl_buffer z;       /* f32 [rows, H], rows in expert order */
+    moecl_buffer rows;    /* i32 [T*k], of the permutation; memory NULL: row t*k+j */
+    moecl_buffer weights; /* f32 [T,k]; memory NULL: 1 */
+    size_t experts;       /* E */
+    moecl_buffer ids;     /* i32 [T,k]; memory NULL: there are no zero experts */
+    moecl_buffer x;       /* of zero experts: [T,H] of the type x_type */
+    moecl_type x_type;
+    moecl_buffer bias;   /* f32 [H]; memory NULL: none */
+    moecl_buffer shared; /* f32 [T,H]; memory NULL: none */
+    float shared_scale;  /* c_1 = shared_scale (0: 1), times the gate's coefficient; c_0 = 1 but for SOFTMAX */
+    moecl_shared_gate shared_gate;
+    moecl_buffer shared_logits; /* f32: token t's one (SIGMOID) or two (SOFTMAX) at t * shared_stride */
     size_t shared_stride;
     moecl_buffer y; /* out: [T,H] of the type `output_type` */
     moecl_type output_type;

@@ -114,7 +114,7 @@ static size_t packed_bytes(const struct moecl_gemm *gemm, size_t groups, size_t 
 /* Columns of CLBlast's product: gate's and up's are one matrix of 2N rows. */
 static size_t product_columns(const moecl_matrices *matrices)
 {
-    return matrices->options.gated ? 2 * matrices->options.out : matrices->options.out;
+    return matrices->options.activated ? 2 * matrices->options.out : matrices->options.out;
 }
 
 static size_t product_bytes(const moecl_matrices *matrices, size_t rows)

@@ -83,7 +83,7 @@ moecl_status moecl_matrices_create_for(struct moecl_gemm *gemm, const moecl_matr
     matrices->options.variant = gemm->variant->name;
     matrices->options.parameters = NULL;
     matrices->layout = gemm->layout;
-    matrices->shape = (struct moecl_group_shape){options->out, options->in, options->gated, options->weights};
+    matrices->shape = (struct moecl_group_shape){options->out, options->in, options->activated, options->weights};
     TRY(gemm->variant->prepare(gemm, options->weights, options->activations));
     TRY(allocate_parts(matrices));
     *created = matrices;
@@ -201,22 +201,22 @@ out:
     return status;
 }
 
-moecl_status moecl_matrices_set(moecl_matrices *matrices, size_t group, const moecl_matrix *matrix,
-                                const moecl_matrix *up)
+moecl_status moecl_matrices_set(moecl_matrices *matrices, size_t group, const moecl_group_weights *weights)
 {
     moecl_status status = MOECL_OK;
-    if (!matrices)
+    if (!matrices || !weights)
         return MOECL_INVALID_ARGUMENT;
     struct moecl_context *context = matrices->context;
     const moecl_matrices_options *options = &matrices->options;
     if (group >= options->groups)
         FAIL(&context->error, MOECL_INVALID_ARGUMENT, "matrices: group %zu of %zu", group, options->groups);
-    TRY(moecl_matrix_check(context, matrix, options->out, options->in, options->gated ? "gate" : "matrix"));
-    if (options->gated)
-        TRY(moecl_matrix_check(context, up, options->out, options->in, "up"));
-    else if (up)
+    TRY(moecl_matrix_check(context, &weights->matrix, options->out, options->in,
+                           options->activated ? "gate" : "matrix"));
+    if (options->activated)
+        TRY(moecl_matrix_check(context, &weights->up, options->out, options->in, "up"));
+    else if (weights->up.data)
         FAIL(&context->error, MOECL_INVALID_ARGUMENT, "matrices: an up matrix for a product that is not gated");
-    TRY(moecl_matrices_set_rows(matrices, group, 0, matrix, up));
+    TRY(moecl_matrices_set_rows(matrices, group, 0, &weights->matrix, options->activated ? &weights->up : NULL));
 out:
     return status;
 }

@@ -102,7 +102,7 @@ static moecl_status route(const struct chunk *chunk)
     if (chunk->routing_given && !options->shared_intermediate)
         goto out;
     TRY(pack_all(chunk));
-    if (chunk->routing_given && !options->shared_gated)
+    if (chunk->routing_given && !options->shared_gate)
         goto out;
     TRY(multiply(chunk, &layer->all, layer->router, MOECL_FORM_ROWS, MOECL_REGION_ALL_PACKED, MOECL_REGION_LOGITS));
     if (chunk->routing_given)
@@ -111,7 +111,7 @@ static moecl_status route(const struct chunk *chunk)
         .tokens = chunk->tokens,
         .experts = options->experts,
         .top_k = options->top_k,
-        .normalise = options->normalise,
+        .normalise = options->router.normalisation != MOECL_NORMALISATION_NONE,
         .logits = region(chunk, MOECL_REGION_LOGITS),
         .stride = layer->router->options.out,
         .routing = chunk->routing,
@@ -190,7 +190,7 @@ static moecl_status combine(const struct chunk *chunk)
     };
     if (layer->shared_gate_up)
         call.shared = region(chunk, MOECL_REGION_ALL_PACKED);
-    if (options->shared_gated) {
+    if (options->shared_gate) {
         call.shared_logits = moecl_buffer_at(region(chunk, MOECL_REGION_LOGITS), options->experts * sizeof(cl_float));
         call.shared_stride = layer->router->options.out;
     }
@@ -356,13 +356,12 @@ out:
     return status;
 }
 
-moecl_status moecl_route(moecl_layer *layer, size_t tokens, moecl_buffer x, moecl_routing routing, moecl_buffer logits,
+moecl_status moecl_route(moecl_layer *layer, const moecl_forward *forward, moecl_buffer logits,
                          cl_uint num_events_in_wait_list, const cl_event *event_wait_list, cl_event *event)
 {
-    const moecl_forward forward = {.tokens = tokens, .x = x, .routing = routing};
-    const struct pass pass = {.layer = layer, .forward = &forward, .route_only = true, .logits = logits};
-    if (!layer)
+    if (!layer || !forward)
         return MOECL_INVALID_ARGUMENT;
+    const struct pass pass = {.layer = layer, .forward = forward, .route_only = true, .logits = logits};
     return enqueue(&pass, num_events_in_wait_list, event_wait_list, event);
 }
 

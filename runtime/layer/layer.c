@@ -6,32 +6,8 @@
 
 #include "device/buffer.h"
 #include "device/memory.h"
+#include "options.h"
 #include "stages/combine.h"
-
-static moecl_status check_options(struct moecl_context *context, const moecl_layer_options *options)
-{
-    struct moecl_error *error = &context->error;
-    moecl_status status = MOECL_OK;
-    if (options->experts < 1 || options->experts > MOECL_MAX_EXPERTS)
-        FAIL(error, MOECL_INVALID_ARGUMENT, "layer: %zu experts, must be 1 to %d", options->experts, MOECL_MAX_EXPERTS);
-    if (options->top_k < 1 || options->top_k > MOECL_MAX_TOP_K)
-        FAIL(error, MOECL_INVALID_ARGUMENT, "layer: %zu experts per token, must be 1 to %d", options->top_k,
-             MOECL_MAX_TOP_K);
-    if (options->top_k > options->experts)
-        FAIL(error, MOECL_INVALID_ARGUMENT, "layer: %zu experts per token, but only %zu experts", options->top_k,
-             options->experts);
-    const size_t largest = (size_t)1 << 24;
-    if (options->hidden < 1 || options->intermediate < 1 || options->hidden > largest ||
-        options->intermediate > largest || options->shared_intermediate > largest)
-        FAIL(error, MOECL_INVALID_ARGUMENT, "layer: hidden %zu, intermediate %zu, shared %zu; must be 1 to %zu",
-             options->hidden, options->intermediate, options->shared_intermediate, largest);
-    if (options->shared_gated && !options->shared_intermediate)
-        FAIL(error, MOECL_INVALID_ARGUMENT, "layer: a gate for a shared expert that is not there");
-    if (!moecl_type_size(options->weights) || !moecl_type_size(options->activations))
-        FAIL(error, MOECL_INVALID_ARGUMENT, "layer: an unknown type");
-out:
-    return status;
-}
 
 /* h, the input of the down products, stays f32. */
 static moecl_status create_matrices(struct moecl_layer *layer)
@@ -43,11 +19,28 @@ static moecl_status create_matrices(struct moecl_layer *layer)
         moecl_matrices **matrices;
         moecl_matrices_options options;
     } all[] = {
-        {&layer->router, {1, options->experts + options->shared_gated, hidden, false, MOECL_F32, activations, 0, 0}},
-        {&layer->gate_up, {options->experts, options->intermediate, hidden, true, weights, activations, 0, 0}},
-        {&layer->down, {options->experts, hidden, options->intermediate, false, weights, MOECL_F32, 0, 0}},
-        {&layer->shared_gate_up, {1, shared, hidden, true, weights, activations, 0, 0}},
-        {&layer->shared_down, {1, hidden, shared, false, weights, MOECL_F32, 0, 0}},
+        {&layer->router,
+         {.groups = 1,
+          .out = options->experts + (options->shared_gate ? 1 : 0),
+          .in = hidden,
+          .weights = MOECL_F32,
+          .activations = activations}},
+        {&layer->gate_up,
+         {.groups = options->experts,
+          .out = options->intermediate,
+          .in = hidden,
+          .activated = true,
+          .weights = weights,
+          .activations = activations}},
+        {&layer->down,
+         {.groups = options->experts,
+          .out = hidden,
+          .in = options->intermediate,
+          .weights = weights,
+          .activations = MOECL_F32}},
+        {&layer->shared_gate_up,
+         {.groups = 1, .out = shared, .in = hidden, .activated = true, .weights = weights, .activations = activations}},
+        {&layer->shared_down, {.groups = 1, .out = hidden, .in = shared, .weights = weights, .activations = MOECL_F32}},
     };
     moecl_status status = MOECL_OK;
     for (size_t i = 0; i < (shared ? 5 : 3); i++)
@@ -74,7 +67,7 @@ moecl_status moecl_layer_create(moecl_context *context, const moecl_layer_option
         return MOECL_INVALID_ARGUMENT;
     *created = NULL;
     TRY(moecl_context_require_device(context));
-    TRY(check_options(context, options));
+    TRY(moecl_layer_options_check(context, options));
     layer = moecl_allocate(1, sizeof(*layer));
     if (!layer)
         FAIL(&context->error, MOECL_OUT_OF_HOST_MEMORY, "layer: out of memory");
@@ -146,6 +139,10 @@ moecl_matrices *moecl_layer_matrices(moecl_layer *layer, moecl_layer_part part)
         return layer->shared_gate_up;
     case MOECL_PART_SHARED_DOWN:
         return layer->shared_down;
+    case MOECL_PART_LATENT_DOWN:
+        return layer->latent_down;
+    case MOECL_PART_LATENT_UP:
+        return layer->latent_up;
     }
     return NULL;
 }
@@ -165,51 +162,48 @@ out:
 
 /* gate and up [intermediate, hidden], down [hidden, intermediate], all checked before any is written. */
 static moecl_status set_expert(moecl_layer *layer, moecl_matrices *gate_up, moecl_matrices *down, size_t group,
-                               const moecl_matrix *matrices[3], const char *const names[3])
+                               const moecl_expert_weights *weights, const char *const names[3])
 {
     const size_t intermediate = gate_up->options.out, hidden = gate_up->options.in;
     moecl_status status = MOECL_OK;
-    TRY(moecl_matrix_check(layer->context, matrices[0], intermediate, hidden, names[0]));
-    TRY(moecl_matrix_check(layer->context, matrices[1], intermediate, hidden, names[1]));
-    TRY(moecl_matrix_check(layer->context, matrices[2], hidden, intermediate, names[2]));
-    TRY(moecl_matrices_set(gate_up, group, matrices[0], matrices[1]));
-    TRY(moecl_matrices_set(down, group, matrices[2], NULL));
+    TRY(moecl_matrix_check(layer->context, &weights->gate, intermediate, hidden, names[0]));
+    TRY(moecl_matrix_check(layer->context, &weights->up, intermediate, hidden, names[1]));
+    TRY(moecl_matrix_check(layer->context, &weights->down, hidden, intermediate, names[2]));
+    TRY(moecl_matrices_set(gate_up, group, &(moecl_group_weights){.matrix = weights->gate, .up = weights->up}));
+    TRY(moecl_matrices_set(down, group, &(moecl_group_weights){.matrix = weights->down}));
 out:
     return status;
 }
 
-moecl_status moecl_layer_set_expert(moecl_layer *layer, size_t expert, const moecl_matrix *gate, const moecl_matrix *up,
-                                    const moecl_matrix *down)
+moecl_status moecl_layer_set_expert(moecl_layer *layer, size_t expert, const moecl_expert_weights *weights)
 {
     static const char *const names[] = {"expert's gate", "expert's up", "expert's down"};
-    const moecl_matrix *matrices[] = {gate, up, down};
     moecl_status status = MOECL_OK;
-    if (!layer)
+    if (!layer || !weights)
         return MOECL_INVALID_ARGUMENT;
     if (expert >= layer->options.experts)
         FAIL(&layer->context->error, MOECL_INVALID_ARGUMENT, "layer: expert %zu of %zu", expert,
              layer->options.experts);
-    TRY(set_expert(layer, layer->gate_up, layer->down, expert, matrices, names));
+    TRY(set_expert(layer, layer->gate_up, layer->down, expert, weights, names));
 out:
     return status;
 }
 
-moecl_status moecl_layer_set_shared_expert(moecl_layer *layer, const moecl_matrix *gate, const moecl_matrix *up,
-                                           const moecl_matrix *down, const moecl_matrix *shared_gate)
+moecl_status moecl_layer_set_shared_expert(moecl_layer *layer, const moecl_expert_weights *weights,
+                                           const moecl_matrix *shared_gate)
 {
     static const char *const names[] = {"shared expert's gate", "shared expert's up", "shared expert's down"};
-    const moecl_matrix *matrices[] = {gate, up, down};
     moecl_status status = MOECL_OK;
-    if (!layer)
+    if (!layer || !weights)
         return MOECL_INVALID_ARGUMENT;
     struct moecl_context *context = layer->context;
     if (!layer->shared_gate_up)
         FAIL(&context->error, MOECL_INVALID_ARGUMENT, "layer: it has no shared expert");
-    if (layer->options.shared_gated)
+    if (layer->options.shared_gate)
         TRY(moecl_matrix_check(context, shared_gate, 1, layer->options.hidden, "shared gate"));
     else if (shared_gate)
         FAIL(&context->error, MOECL_INVALID_ARGUMENT, "layer: its shared expert is not gated");
-    TRY(set_expert(layer, layer->shared_gate_up, layer->shared_down, 0, matrices, names));
+    TRY(set_expert(layer, layer->shared_gate_up, layer->shared_down, 0, weights, names));
     if (shared_gate)
         TRY(moecl_matrices_set_rows(layer->router, 0, layer->options.experts, shared_gate, NULL));
 out:

@@ -18,6 +18,7 @@ struct moecl_layer {
     moecl_matrices *router; /* 1 group [E,H]; the shared expert's gate is row E where there is one */
     moecl_matrices *gate_up, *down;
     moecl_matrices *shared_gate_up, *shared_down; /* NULL: no shared expert */
+    moecl_matrices *latent_down, *latent_up;      /* NULL: no latent projection */
 
     struct moecl_route_kernels route;
     struct moecl_permute_kernels permute;

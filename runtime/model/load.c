@@ -6,16 +6,14 @@
 
 static moecl_status set_expert(moecl_layer *layer, const moecl_layer_weights *weights, size_t expert)
 {
-    const moecl_expert_weights *matrices = &weights->experts[expert];
-    return moecl_layer_set_expert(layer, expert, &matrices->gate, &matrices->up, &matrices->down);
+    return moecl_layer_set_expert(layer, expert, &weights->experts[expert]);
 }
 
 static moecl_status set_shared(moecl_layer *layer, const moecl_layer_weights *weights)
 {
-    const moecl_expert_weights *matrices = &weights->shared;
-    if (!matrices->gate.data && moecl_layer_describe(layer)->shared_intermediate == 0)
+    if (!weights->shared.down.data && moecl_layer_describe(layer)->shared_intermediate == 0)
         return MOECL_OK;
-    return moecl_layer_set_shared_expert(layer, &matrices->gate, &matrices->up, &matrices->down,
+    return moecl_layer_set_shared_expert(layer, &weights->shared,
                                          weights->shared_gate.data ? &weights->shared_gate : NULL);
 }
 

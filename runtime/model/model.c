@@ -147,7 +147,7 @@ static moecl_status find_matrix(const struct moecl_model *model, size_t layer, e
         FAIL(error, MOECL_BAD_FILE, "%s: tensor \"%s\" has the shape %s, expected [%zu, %zu]", tensor->file,
              tensor->name, shape, rows, columns);
     }
-    *matrix = (moecl_matrix){tensor->data, type, rows, columns};
+    *matrix = (moecl_matrix){tensor->data, type, rows, columns, 0, 0};
 out:
     return status;
 }
@@ -238,9 +238,9 @@ moecl_status moecl_model_layer_options(moecl_model *model, size_t layer, moecl_l
         .hidden = config->hidden,
         .intermediate = config->intermediate,
         .top_k = config->top_k,
-        .normalise = config->normalise,
+        .router.normalisation = config->normalise ? MOECL_NORMALISATION_SUM : MOECL_NORMALISATION_NONE,
         .shared_intermediate = config->shared_intermediate,
-        .shared_gated = is_gated(config),
+        .shared_gate = is_gated(config) ? MOECL_SHARED_GATE_SIGMOID : MOECL_SHARED_GATE_NONE,
         .weights = common_type(&weights),
         .activations = MOECL_F32,
     };

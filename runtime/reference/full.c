@@ -111,7 +111,9 @@ static void check_routing(struct moecl_verification *verification, const struct 
             }
             verification->report->near_ties++;
             memcpy(expected, ids, top_k * sizeof(*ids));
-            moecl_reference_weigh(logits, experts, ids, top_k, options->normalise, &reference->weights[t * top_k]);
+            moecl_reference_weigh(logits, experts, ids, top_k,
+                                  options->router.normalisation != MOECL_NORMALISATION_NONE,
+                                  &reference->weights[t * top_k]);
         }
         moecl_verify_weights(verification, chunk->first + t, &chunk->weights[t * top_k], logits, scale * largest_norm,
                              ids);

@@ -113,6 +113,6 @@ moecl_status moecl_reference_check(const moecl_layer_options *options, const moe
         fits = expert_has_shape(&weights->experts[e], options->hidden, options->intermediate);
     if (options->shared_intermediate > 0)
         fits = fits && expert_has_shape(&weights->shared, options->hidden, options->shared_intermediate) &&
-               (!options->shared_gated || has_shape(&weights->shared_gate, 1, options->hidden));
+               (!options->shared_gate || has_shape(&weights->shared_gate, 1, options->hidden));
     return fits ? MOECL_OK : MOECL_INVALID_ARGUMENT;
 }

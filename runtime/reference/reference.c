@@ -88,7 +88,9 @@ static void route(const moecl_reference_call *call, struct work *work)
         const double *logits = &work->logits[t * experts];
         int32_t *ids = &work->ids[t * top_k];
         moecl_reference_select(logits, experts, top_k, ids);
-        moecl_reference_weigh(logits, experts, ids, top_k, call->options->normalise, &work->weights[t * top_k]);
+        moecl_reference_weigh(logits, experts, ids, top_k,
+                              call->options->router.normalisation != MOECL_NORMALISATION_NONE,
+                              &work->weights[t * top_k]);
     }
 }
 
@@ -140,7 +142,7 @@ static void combine(const moecl_reference_call *call, struct work *work)
 {
     const moecl_layer_options *options = call->options;
     size_t hidden = options->hidden;
-    bool shared = options->shared_intermediate > 0, gated = shared && options->shared_gated;
+    bool shared = options->shared_intermediate > 0, gated = shared && options->shared_gate;
     if (gated)
         moecl_reference_read_row(&call->weights->shared_gate, 0, MOECL_F32, work->row);
     for (size_t t = 0; t < call->tokens; t++) {

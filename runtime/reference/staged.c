@@ -56,8 +56,9 @@ static moecl_status run_route(struct moecl_verification *verification, const str
     TRY(array_make(verification, chunk->tokens, options->top_k, sizeof(int32_t), &staged->ids));
     TRY(array_make(verification, chunk->tokens, options->top_k, sizeof(float), &staged->weights));
     moecl_routing routing = {start(&staged->ids), start(&staged->weights)};
-    TRY(moecl_route(verification->layer, chunk->tokens, chunk->device_x, routing, start(&staged->logits), 0, NULL,
-                    NULL));
+    TRY(moecl_route(verification->layer,
+                    &(moecl_forward){.tokens = chunk->tokens, .x = chunk->device_x, .routing = routing},
+                    start(&staged->logits), 0, NULL, NULL));
     TRY(array_fetch(verification, &staged->logits));
     TRY(array_fetch(verification, &staged->ids));
     TRY(array_fetch(verification, &staged->weights));
@@ -188,7 +189,7 @@ moecl_status moecl_staged_run(struct moecl_verification *verification, const str
 {
     moecl_status status = MOECL_OK;
     const moecl_layer_options *options = verification->options;
-    bool gated = options->shared_intermediate > 0 && options->shared_gated;
+    bool gated = options->shared_intermediate > 0 && options->shared_gate;
     staged->router_columns = options->experts + (gated ? 1 : 0);
     TRY(run_route(verification, chunk, staged));
     TRY(run_permute(verification, chunk, staged));

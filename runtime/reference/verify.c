@@ -68,7 +68,8 @@ void moecl_verify_weights(struct moecl_verification *verification, size_t token,
     double expected[MOECL_MAX_TOP_K], largest = -INFINITY;
     for (size_t e = 0; e < options->experts; e++)
         largest = fmax(largest, logits[e]);
-    moecl_reference_weigh(logits, options->experts, ids, options->top_k, options->normalise, expected);
+    moecl_reference_weigh(logits, options->experts, ids, options->top_k,
+                          options->router.normalisation != MOECL_NORMALISATION_NONE, expected);
     for (size_t j = 0; j < options->top_k; j++) {
         double units = 64 + 2 * (largest - logits[ids[j]]);
         double tolerance = units * 0x1p-24 + moecl_verify_rounding(options->experts) + 2 * logit_error;

@@ -45,7 +45,8 @@ static moecl_status check_call(const moecl_matrices *matrices, const moecl_group
 {
     struct moecl_context *context = matrices->context;
     const moecl_matrices_options *options = &matrices->options;
-    const size_t columns = options->gated && call->product == MOECL_PRODUCT_LINEAR ? 2 * options->out : options->out;
+    const size_t columns =
+        options->activated && call->product == MOECL_PRODUCT_LINEAR ? 2 * options->out : options->out;
     moecl_status status = MOECL_OK;
     if (!rows_fit(matrices, call->rows))
         FAIL(&context->error, MOECL_INVALID_ARGUMENT, "grouped GEMM: %zu rows are too many", call->rows);
@@ -74,7 +75,7 @@ out:
 
 static enum moecl_form form_of(const moecl_matrices *matrices, moecl_product product)
 {
-    if (!matrices->options.gated)
+    if (!matrices->options.activated)
         return MOECL_FORM_ROWS;
     return product == MOECL_PRODUCT_LINEAR ? MOECL_FORM_GATED_LINEAR : MOECL_FORM_GATED_ROWS;
 }

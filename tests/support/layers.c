@@ -17,14 +17,14 @@ moecl_layer_options random_options(uint64_t *seed, size_t number)
     moecl_layer_options options = {.experts = random_between(seed, 1, 8 * scale),
                                    .hidden = random_between(seed, 1, 40 * scale),
                                    .intermediate = random_between(seed, 1, 24 * scale),
-                                   .normalise = random_between(seed, 0, 1) == 1,
+                                   .router.normalisation = (moecl_normalisation)random_between(seed, 0, 1),
                                    .weights = types[number / variants % 3],
                                    .activations = types[(number / variants + number / variants / 3) % 3],
                                    .variant = moecl_variant_name(number % variants)};
     options.top_k = random_between(seed, 1, options.experts < 8 ? options.experts : 8);
     if (random_between(seed, 0, 2) == 0) {
         options.shared_intermediate = random_between(seed, 1, 30 * scale);
-        options.shared_gated = random_between(seed, 0, 1) == 1;
+        options.shared_gate = (moecl_shared_gate)random_between(seed, 0, 1);
     }
     return options;
 }
@@ -33,8 +33,8 @@ void print_case(const moecl_layer_options *options, size_t tokens, uint64_t seed
 {
     print_message("           seed %llu: E %zu, H %zu, I %zu, k %zu%s, shared %zu%s, T %zu, %s, activations %s, %s\n",
                   (unsigned long long)seed, options->experts, options->hidden, options->intermediate, options->top_k,
-                  options->normalise ? " normalised" : "", options->shared_intermediate,
-                  options->shared_gated ? " gated" : "", tokens, moecl_type_name(options->weights),
+                  options->router.normalisation ? " normalised" : "", options->shared_intermediate,
+                  options->shared_gate ? " gated" : "", tokens, moecl_type_name(options->weights),
                   moecl_type_name(options->activations), options->variant);
 }
 
@@ -45,12 +45,12 @@ static moecl_matrix random_matrix(uint64_t *seed, moecl_type type, size_t rows, 
     void *stored = make(rows * columns, moecl_type_size(type));
     moecl_convert(values, MOECL_F32, stored, type, rows * columns);
     free(values);
-    return (moecl_matrix){stored, type, rows, columns};
+    return (moecl_matrix){stored, type, rows, columns, 0, 0};
 }
 
 static moecl_expert_weights random_expert(uint64_t *seed, moecl_type type, size_t hidden, size_t intermediate)
 {
-    moecl_expert_weights expert;
+    moecl_expert_weights expert = {0};
     expert.gate = random_matrix(seed, type, intermediate, hidden);
     expert.up = random_matrix(seed, type, intermediate, hidden);
     expert.down = random_matrix(seed, type, hidden, intermediate);
@@ -74,7 +74,7 @@ struct host_layer host_layer_make(const moecl_layer_options *options, moecl_type
         layer.experts[e] = random_expert(&seed, stored, options->hidden, options->intermediate);
     if (options->shared_intermediate > 0)
         layer.weights.shared = random_expert(&seed, stored, options->hidden, options->shared_intermediate);
-    if (options->shared_intermediate > 0 && options->shared_gated)
+    if (options->shared_intermediate > 0 && options->shared_gate)
         layer.weights.shared_gate = random_matrix(&seed, stored, 1, options->hidden);
     return layer;
 }
