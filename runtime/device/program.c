@@ -86,19 +86,39 @@ static moecl_status read_source(struct moecl_context *context, const char *file,
 }
 #endif
 
-/* cl/common.cl followed by cl/`file`, in fresh memory. With #line, the compiler speaks of the file's own lines. */
-static moecl_status assemble_source(struct moecl_context *context, const char *file, char **source)
+/* Appends cl/`file` to the source. With #line, the compiler speaks of the file's own lines. */
+static moecl_status append_source(struct moecl_context *context, const char *file, char **source)
 {
     moecl_status status = MOECL_OK;
-    char *common = NULL, *text = NULL;
-    TRY(read_source(context, "common.cl", &common));
+    char *text = NULL;
     TRY(read_source(context, file, &text));
-    *source = moecl_format("#line 1 \"common.cl\"\n%s\n#line 1 \"%s\"\n%s", common, file, text);
-    if (*source == NULL)
+    char *longer = moecl_format("%s#line 1 \"%s\"\n%s\n", *source ? *source : "", file, text);
+    if (longer == NULL)
         FAIL(&context->error, MOECL_OUT_OF_HOST_MEMORY, "no host memory for the source %s", file);
+    moecl_free(*source);
+    *source = longer;
 out:
-    moecl_free(common);
     moecl_free(text);
+    return status;
+}
+
+/* cl/common.cl followed by each of `files`, in fresh memory. */
+static moecl_status assemble_source(struct moecl_context *context, const char *files, char **source)
+{
+    moecl_status status = MOECL_OK;
+    char *names = moecl_duplicate(files), *rest = names;
+    if (names == NULL)
+        FAIL(&context->error, MOECL_OUT_OF_HOST_MEMORY, "no host memory for the source %s", files);
+    TRY(append_source(context, "common.cl", source));
+    while (rest != NULL) {
+        char *name = rest;
+        rest = strchr(rest, ' ');
+        if (rest != NULL)
+            *rest++ = 0;
+        TRY(append_source(context, name, source));
+    }
+out:
+    moecl_free(names);
     return status;
 }
 

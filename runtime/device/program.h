@@ -13,7 +13,8 @@ struct moecl_kernel_source {
 /* The table that CMake makes; ends with a NULL name. */
 extern const struct moecl_kernel_source moecl_kernel_sources[];
 
-/* A kernel of the program made of cl/common.cl followed by cl/`file`, built with `options` (NULL: none). The program is
+/* A kernel of the program made of cl/common.cl followed by cl/`file`, or by several files ("philox.cl route.cl": what a
+ * file needs of another stands before it), built with `options` (NULL: none). The program is
  * kept in the context and shared; the kernel object is the caller's own, to release with clReleaseKernel().
  * MOECL_BUILD_FAILED carries the compiler's log (its beginning). */
 moecl_status moecl_kernel_create(struct moecl_context *context, const char *file, const char *options,
