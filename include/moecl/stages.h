@@ -23,6 +23,50 @@ extern "C" {
 MOECL_API moecl_status moecl_route(moecl_layer *layer, const moecl_forward *forward, moecl_buffer logits,
                                    cl_uint num_events_in_wait_list, const cl_event *event_wait_list, cl_event *event);
 
+/* ----------------------------------------------------------------------------------------- across the tokens -- */
+
+/* Each expert takes the `capacity` tokens of its largest keys, ties to the lower token (Zhou 2022). The choices of
+ * token t are ids[t][e] = e where expert e took it, else -1; their weights are the scores, else 0. */
+typedef struct moecl_expert_choice_call {
+    size_t tokens, experts;      /* T, E */
+    size_t capacity;             /* C; more than T is T, and 0 takes nothing */
+    moecl_buffer scores;         /* f32 [T, stride], the first E columns; -infinity (or NaN) is taken last, and
+                                  * -infinity has weight 0 */
+    size_t stride;               /* floats from one row to the next */
+    moecl_buffer selection_bias; /* f32 [E]: key = score + bias; memory NULL: key = score */
+    moecl_routing routing;       /* out: [T,E] */
+    moecl_buffer workspace;      /* as the query says */
+} moecl_expert_choice_call;
+
+/* Bytes of workspace for moecl_expert_choice(); 0 where there are more tokens or experts than a layer may have. */
+MOECL_API size_t moecl_expert_choice_workspace_size(size_t tokens, size_t experts);
+MOECL_API moecl_status moecl_expert_choice(moecl_context *context, const moecl_expert_choice_call *call,
+                                           cl_uint num_events_in_wait_list, const cl_event *event_wait_list,
+                                           cl_event *event);
+
+/* Selection keys that are balanced over the tokens (BASE; Megatron-LM): with c[t][e] = exp(z[t][e] - max over the row
+ * t) and d1 = 1,
+ *
+ *     `iterations` times:  d0[t] = 1 / (T * (sum over e of d1[e] * c[t][e] + 1e-8))
+ *                          d1[e] = 1 / (E * (sum over t of d0[t] * c[t][e] + 1e-8))
+ *     key[t][e] = d0[t] * c[t][e] * d1[e]
+ *
+ * An expert whose logit is -infinity (or NaN) has c = 0 and the key -infinity. */
+typedef struct moecl_sinkhorn_call {
+    size_t tokens, experts; /* T, E */
+    size_t iterations;      /* 0: 10 */
+    moecl_buffer logits;    /* f32 [T, stride], the first E columns */
+    size_t stride;          /* floats from one row to the next */
+    moecl_buffer keys;      /* out: f32 [T,E] */
+    moecl_buffer workspace; /* as the query says */
+} moecl_sinkhorn_call;
+
+/* Bytes of workspace for moecl_sinkhorn(); 0 where there are more tokens or experts than a layer may have. */
+MOECL_API size_t moecl_sinkhorn_workspace_size(size_t tokens, size_t experts);
+MOECL_API moecl_status moecl_sinkhorn(moecl_context *context, const moecl_sinkhorn_call *call,
+                                      cl_uint num_events_in_wait_list, const cl_event *event_wait_list,
+                                      cl_event *event);
+
 /* --------------------------------------------------------------------------------------------- permutation -- */
 
 /* The T*k assignments (token t, choice j) = t*k + j, stably sorted by expert. */
