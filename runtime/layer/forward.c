@@ -109,9 +109,7 @@ static moecl_status route(const struct chunk *chunk)
         goto out;
     const struct moecl_route_call call = {
         .tokens = chunk->tokens,
-        .experts = options->experts,
-        .top_k = options->top_k,
-        .normalise = options->router.normalisation != MOECL_NORMALISATION_NONE,
+        .first_token = chunk->first,
         .logits = region(chunk, MOECL_REGION_LOGITS),
         .stride = layer->router->options.out,
         .routing = chunk->routing,

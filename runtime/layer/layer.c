@@ -77,7 +77,7 @@ moecl_status moecl_layer_create(moecl_context *context, const moecl_layer_option
     layer->options.variant = layer->gemm->variant->name;
     layer->options.parameters = NULL;
     TRY(create_matrices(layer));
-    TRY(moecl_route_kernels_create(context, &layer->route));
+    TRY(moecl_route_kernels_create(context, options, &layer->route));
     TRY(moecl_permute_kernels_create(context, &layer->permute));
     TRY(moecl_combine_kernel_create(context, options->activations, &layer->combine));
     TRY(create_flag(layer));
