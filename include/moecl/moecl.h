@@ -571,6 +571,13 @@ MOECL_API moecl_status moecl_layer_forward(moecl_layer *layer, const moecl_forwa
  * MOECL_NOT_FINITE / MOECL_INVALID_ARGUMENT. Clears the flag. */
 MOECL_API moecl_status moecl_layer_check(moecl_layer *layer);
 
+/* Loss-free balancing (DeepSeek-V3): vector SELECTION_BIAS += rate * sign(mean load - load), where an expert's load is
+ * how many choices of `ids` (i32 [T, slots], as a pass wrote them) fall on it; the mean is over all R outputs. The work
+ * is queued: no pass may run while the bias changes, so the next one waits for *event on an out-of-order queue. */
+MOECL_API moecl_status moecl_layer_update_selection_bias(moecl_layer *layer, size_t tokens, moecl_buffer ids,
+                                                         float rate, cl_uint num_events_in_wait_list,
+                                                         const cl_event *event_wait_list, cl_event *event);
+
 /* The stages of a forward pass, for timing. */
 #define MOECL_STAGE_LIST(X)                                                                                            \
     X(ROUTE, "route")         /* router GEMM, scores, top-k, capacity */                                               \

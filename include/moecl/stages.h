@@ -23,7 +23,7 @@ extern "C" {
 MOECL_API moecl_status moecl_route(moecl_layer *layer, const moecl_forward *forward, moecl_buffer logits,
                                    cl_uint num_events_in_wait_list, const cl_event *event_wait_list, cl_event *event);
 
-/* ----------------------------------------------------------------------------------------- across the tokens -- */
+/* --------------------------------------------------------------------------------------- across the tokens -- */
 
 /* Each expert takes the `capacity` tokens of its largest keys, ties to the lower token (Zhou 2022). The choices of
  * token t are ids[t][e] = e where expert e took it, else -1; their weights are the scores, else 0. */
@@ -66,6 +66,38 @@ MOECL_API size_t moecl_sinkhorn_workspace_size(size_t tokens, size_t experts);
 MOECL_API moecl_status moecl_sinkhorn(moecl_context *context, const moecl_sinkhorn_call *call,
                                       cl_uint num_events_in_wait_list, const cl_event *event_wait_list,
                                       cl_event *event);
+
+/* ---------------------------------------------------------------------------------------------- statistics -- */
+
+/* How evenly R outputs of a router are loaded: the load of one is how many choices fall on it. Every member has 4
+ * bytes, and the device writes the struct as it is. The fractions are 0 where no choice is used. */
+typedef struct moecl_load_statistics {
+    cl_uint used;     /* choices: the sum of the loads */
+    cl_uint unused;   /* choices of -1 (dropped, below a threshold, not taken by the expert), or out of range */
+    cl_uint unserved; /* tokens without a used choice */
+    cl_uint largest;  /* load */
+    cl_uint idle;     /* outputs of load 0 */
+    cl_float mean;    /* load: used / R */
+    cl_float largest_over_mean; /* 1: even; R: all on one */
+    cl_float entropy;           /* -sum p ln p, p = load / used; ln R: even, 0: all on one */
+    cl_float squared_variation; /* CV^2: the mean of (load - mean)^2, over mean^2; 0: even */
+} moecl_load_statistics;
+
+typedef struct moecl_statistics_call {
+    size_t tokens, slots; /* T, choices of a token: moecl_layer_slots() */
+    size_t outputs;       /* R, at most MOECL_MAX_EXPERTS */
+    moecl_buffer ids;     /* i32 [T, slots] */
+    moecl_buffer load;    /* out: u32 [R] */
+    moecl_buffer figures; /* out: one moecl_load_statistics */
+} moecl_statistics_call;
+
+/* tokens * slots must stay below 2^31. */
+MOECL_API moecl_status moecl_statistics(moecl_context *context, const moecl_statistics_call *call,
+                                        cl_uint num_events_in_wait_list, const cl_event *event_wait_list,
+                                        cl_event *event);
+/* The same into host memory: load [R] and *figures. Waits for the queue. */
+MOECL_API moecl_status moecl_statistics_read(moecl_context *context, size_t tokens, size_t slots, size_t outputs,
+                                             moecl_buffer ids, uint32_t *load, moecl_load_statistics *figures);
 
 /* --------------------------------------------------------------------------------------------- permutation -- */
 
