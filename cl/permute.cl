@@ -9,8 +9,11 @@
  *     permute_offsets   one work-item:           offsets = prefix of totals, with a leading zero
  *     permute_scatter   a work-item a chunk:     row = offsets[e] + counts[c][e]++, in the order of the assignments
  *
- * Shapes: ids i32 [T*k]; counts u32 [chunks][E]; totals u32 [E]; offsets u32 [E+1]; assignments u32 [rows] (row ->
- * assignment); rows i32 [T*k] (assignment -> row, -1 for an id outside 0..E-1).
+ * Shapes: ids i32 [T*k]; counts u32 [chunks][E]; totals u32 [E]; offsets u32 [E+1]; assignments u32 [capacity] (row ->
+ * assignment); rows i32 [T*k] (assignment -> row, -1 where there is none).
+ *
+ * Ids of -1 are unused choices, those of E to `outputs` - 1 zero experts, which have no rows; other ids outside 0..E-1
+ * have none either and raise the flag. Rows past `capacity` do not exist: offsets stop there.
  * Deterministic: no atomics decide an order, each count has one owner. */
 
 __kernel void permute_count(__global const int *ids_memory, ulong ids_offset, uint count, uint length, uint experts,
@@ -45,7 +48,7 @@ __kernel void permute_scan(uint chunks, uint experts, __global uint *counts_memo
     VIEW(uint, totals)[e] = total;
 }
 
-__kernel void permute_offsets(uint experts, __global const uint *totals_memory, ulong totals_offset,
+__kernel void permute_offsets(uint experts, uint capacity, __global const uint *totals_memory, ulong totals_offset,
                               __global uint *offsets_memory, ulong offsets_offset)
 {
     __global const uint *totals = VIEW(const uint, totals);
@@ -54,14 +57,14 @@ __kernel void permute_offsets(uint experts, __global const uint *totals_memory, 
         return;
     uint total = 0;
     for (uint e = 0; e < experts; e++) {
-        offsets[e] = total;
+        offsets[e] = min(total, capacity);
         total += totals[e];
     }
-    offsets[experts] = total;
+    offsets[experts] = min(total, capacity);
 }
 
 __kernel void permute_scatter(__global const int *ids_memory, ulong ids_offset, uint count, uint length, uint experts,
-                              __global uint *counts_memory, ulong counts_offset, __global const uint *offsets_memory,
+                              uint outputs, uint capacity, __global uint *counts_memory, ulong counts_offset, __global const uint *offsets_memory,
                               ulong offsets_offset, __global uint *assignments_memory, ulong assignments_offset,
                               __global int *rows_memory, ulong rows_offset, __global uint *flag_memory,
                               ulong flag_offset, uint flag)
@@ -77,12 +80,14 @@ __kernel void permute_scatter(__global const int *ids_memory, ulong ids_offset, 
     bool in_range = true;
     for (uint a = begin; a < end; a++) {
         const int e = ids[a];
+        rows[a] = -1;
         if (e >= 0 && (uint)e < experts) {
             const uint row = offsets[e] + counts[e]++;
-            VIEW(uint, assignments)[row] = a;
-            rows[a] = (int)row;
-        } else {
-            rows[a] = -1;
+            if (row < capacity) {
+                VIEW(uint, assignments)[row] = a;
+                rows[a] = (int)row;
+            }
+        } else if (e < -1 || (e >= 0 && (uint)e >= outputs)) {
             in_range = false;
         }
     }

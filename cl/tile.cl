@@ -2,8 +2,8 @@
 /* tile.cl - the portable grouped GEMM: C_e = A_e B_e^T for every expert e, a tile of rows at a time.
  *
  * Shapes: A_e [n_e,K] the rows of expert e in expert order, B_e [N,K] its weights, C_e [n_e,N]; n_e = offsets[e+1] -
- * offsets[e] is known to the device alone. A gated product has two matrices an expert, gate and up, and gives
- * silu(gate x) * (up x).
+ * offsets[e] is known to the device alone. A gated product has two matrices an expert, gate and up. A product may have
+ * biases, f32 [E][N], gated [E][2N] (gate's, then up's); what becomes of it then is activation.cl's business.
  *
  * Layouts:
  *   A, packed    rows of one expert in tiles of TILE_ROWS, a tile K steps deep; rows past n_e are zero
@@ -59,10 +59,10 @@
 #define TILE_ROWS (GROUP_ROWS * ITEM_ROWS)
 
 /* The forms of C; runtime/experts/tile.c has the same. */
-#define FORM_ROWS 0u            /* plain product                          -> [rows, N] */
-#define FORM_GATED_ROWS 1u      /* silu(gate) * up                        -> [rows, N] */
-#define FORM_GATED_PACKED 2u    /* silu(gate) * up                        -> packed */
-#define FORM_GATED_LINEAR 3u    /* gate, then up, without the activation  -> [rows, 2N] */
+#define FORM_ROWS 0u             /* of one matrix, as it is         -> [rows, N] */
+#define FORM_ACTIVATED_ROWS 1u   /* h of the expert's function      -> [rows, N] */
+#define FORM_ACTIVATED_PACKED 2u /* h of the expert's function      -> packed */
+#define FORM_LINEAR 3u           /* of two matrices, gate, then up  -> [rows, 2N] */
 
 /* One by one: Oclgrind takes a vector put together from variables and a constant for uninitialised. */
 inline void set_tile(__global uint *entry, uint group, uint first_row, uint rows)
@@ -95,12 +95,12 @@ __kernel void tile_map(__global const uint *offsets_memory, ulong offsets_offset
 }
 
 /* Gathers the rows of A into packed tiles: work-item (d, tile) brings PACK_DEPTH steps of a tile's rows. Row r of the
- * product is row assignments[r] / divisor of x, or row r itself where divisor is 0. NaN or infinity raises
- * the bits `flag`. */
+ * product is row assignments[r] / divisor of x, or row r itself where divisor is 0; where `weighted`, times
+ * row_weights[assignments[r]], or row_weights[r]. NaN or infinity in x raises the bits `flag`. */
 #define PACK_DEPTH 16
 __kernel void tile_pack(__global const uchar *x_memory, ulong x_offset, __global const uint *assignments_memory,
-                        ulong assignments_offset, uint divisor, __global const uint4 *map_memory, ulong map_offset,
-                        uint depth, uint bound, __global float *packed_memory, ulong packed_offset,
+                        ulong assignments_offset, uint divisor, uint weighted, __global const uchar *row_weights_memory,
+                        ulong row_weights_offset, __global const uint4 *map_memory, ulong map_offset, uint depth, uint bound, __global float *packed_memory, ulong packed_offset,
                         __global uint *flag_memory, ulong flag_offset, uint flag)
 {
     __global const ELEMENT(ACTIVATION_TYPE) *x = VIEW(const ELEMENT(ACTIVATION_TYPE), x);
@@ -116,11 +116,13 @@ __kernel void tile_pack(__global const uchar *x_memory, ulong x_offset, __global
     bool finite = true;
     for (uint r = 0; r < TILE_ROWS; r++) {
         if (r < entry.z) {
-            const uint source = divisor ? assignments[entry.y + r] / divisor : entry.y + r;
+            const uint assignment = divisor ? assignments[entry.y + r] : entry.y + r;
+            const uint source = divisor ? assignment / divisor : assignment;
+            const float weight = weighted ? VIEW(const float, row_weights)[assignment] : 1.0f;
             for (uint k = begin; k < end; k++) {
                 const float value = CALL(load, ACTIVATION_TYPE)(x + (ulong)source * depth + k);
                 finite = finite && is_finite(value);
-                packed[(ulong)k * TILE_ROWS + r] = value;
+                packed[(ulong)k * TILE_ROWS + r] = value * weight;
             }
         } else {
             for (uint k = begin; k < end; k++)
@@ -129,11 +131,6 @@ __kernel void tile_pack(__global const uchar *x_memory, ulong x_offset, __global
     }
     if (!finite && flag)
         atomic_or(VIEW(uint, flag), flag);
-}
-
-inline float8 silu(float8 gate)
-{
-    return gate / (1.0f + exp(-gate));
 }
 
 /* Over the rows r and the vectors v of a work-item's sums; unrolled, or they would not be registers. */
@@ -167,6 +164,24 @@ inline void store_row(__global float *to, uint count, float8 values)
         store_some(to, 1, count, values);
 }
 
+/* Up to `count` of 8 values from `from`, zeros behind them. */
+inline float8 load_some(__global const float *from, uint count)
+{
+    float value[8];
+    _Pragma("unroll") for (uint c = 0; c < 8; c++) value[c] = c < count ? from[c] : 0.0f;
+    return vload8(0, value);
+}
+
+/* The biases of 16 columns of a panel, as columns lie there; `biases` are the expert's. */
+inline float16 load_biases(__global const float *biases, bool gated, uint width, uint column)
+{
+    const uint low = gated ? column / 2 : column, high = gated ? low : column + 8;
+    float value[16];
+    vstore8(load_some(biases + low, width - min(low, width)), 0, value);
+    vstore8(load_some(biases + (gated ? width : 0) + high, width - min(high, width)), 1, value);
+    return vload16(0, value);
+}
+
 /* Stores 16 columns of one row in the form asked for. `column` counts the panels' columns, gate and up alike; `width`
  * is N. */
 inline void store_columns(__global float *output, uint form, uint width, uint column, ulong row, ulong tile, uint lane,
@@ -174,29 +189,44 @@ inline void store_columns(__global float *output, uint form, uint width, uint co
 {
     float value[16]; /* and not sum.lo and sum.hi: Oclgrind takes an element of sum.hi for uninitialised */
     vstore16(sum, 0, value);
-    const float8 low = vload8(0, value), high = vload8(1, value);
-    if (form == FORM_ROWS) {
-        store_row(output + row * width + column, width - min(column, width), low);
-        store_row(output + row * width + column + 8, width - min(column + 8, width), high);
+    float8 low = vload8(0, value), high = vload8(1, value);
+#if UNGATED
+    if (form != FORM_ROWS) {
+        low = expert_activation(low);
+        high = expert_activation(high);
+    }
+    const uint second = column + 8;
+    if (form == FORM_ACTIVATED_PACKED) {
+        __global float *packed = output + tile * width * TILE_ROWS + lane;
+        store_some(packed + (ulong)column * TILE_ROWS, TILE_ROWS, width - min(column, width), low);
+        store_some(packed + (ulong)second * TILE_ROWS, TILE_ROWS, width - min(second, width), high);
         return;
     }
-    const uint first = column / 2;
-    const uint count = width - min(first, width);
-    if (form == FORM_GATED_PACKED) {
-        store_some(output + (tile * width + first) * TILE_ROWS + lane, TILE_ROWS, count, silu(low) * high);
-    } else if (form == FORM_GATED_ROWS) {
-        store_row(output + row * width + first, count, silu(low) * high);
-    } else {
-        store_row(output + row * 2 * width + first, count, low);
-        store_row(output + row * 2 * width + width + first, count, high);
+#else
+    if (form == FORM_ACTIVATED_PACKED || form == FORM_ACTIVATED_ROWS || form == FORM_LINEAR) {
+        const uint first = column / 2;
+        const uint count = width - min(first, width);
+        if (form == FORM_ACTIVATED_PACKED) {
+            store_some(output + (tile * width + first) * TILE_ROWS + lane, TILE_ROWS, count,
+                       expert_function(low, high));
+        } else if (form == FORM_ACTIVATED_ROWS) {
+            store_row(output + row * width + first, count, expert_function(low, high));
+        } else {
+            store_row(output + row * 2 * width + first, count, low);
+            store_row(output + row * 2 * width + width + first, count, high);
+        }
+        return;
     }
+#endif
+    store_row(output + row * width + column, width - min(column, width), low);
+    store_row(output + row * width + column + 8, width - min(column + 8, width), high);
 }
 
 __kernel __attribute__((reqd_work_group_size(GROUP_ROWS, GROUP_COLUMNS, 1))) void
 tile_multiply(__global const float *packed_memory, ulong packed_offset, __global const uchar *weights_memory,
               ulong weights_offset, __global const uint4 *map_memory, ulong map_offset, uint bound, uint depth,
-              uint width, uint panels, uint first_group, uint end_group, uint form, __global float *output_memory,
-              ulong output_offset)
+              uint width, uint panels, uint first_group, uint end_group, uint biased, __global const uchar *biases_memory,
+              ulong biases_offset, uint form, __global float *output_memory, ulong output_offset)
 {
     const uint tile = get_group_id(2) * TILE_BLOCK + get_group_id(0);
     if (tile >= bound)
@@ -255,10 +285,21 @@ tile_multiply(__global const float *packed_memory, ulong packed_offset, __global
         return;
 #endif
 
+    if (biased) {
+        const bool gated = form != FORM_ROWS && !UNGATED;
+        __global const float *biases = VIEW(const float, biases) + (ulong)entry.x * (gated ? 2 * width : width);
+        float16 bias[ITEM_VECTORS];
+        _Pragma("unroll") for (uint v = 0; v < ITEM_VECTORS; v++) bias[v] =
+            load_biases(biases, gated, width, panel * PANEL_COLUMNS + 16 * v);
+        FOR_EACH_SUM(r, v)
+        {
+            sum[r][v] += bias[v];
+        }
+    }
     __global float *output = VIEW(float, output);
     for (uint r = 0; r < ITEM_ROWS; r++)
         for (uint v = 0; v < ITEM_VECTORS; v++)
-            if (lane + r < entry.z || form == FORM_GATED_PACKED)
+            if (lane + r < entry.z || form == FORM_ACTIVATED_PACKED)
                 store_columns(output, form, width, panel * PANEL_COLUMNS + 16 * v, entry.y + lane + r, tile, lane + r,
                               sum[r][v]);
 }

@@ -313,8 +313,10 @@ static void check_combine(moecl_context *context, size_t tokens, size_t top_k, s
                                .shared_stride = stride};
     if (shared)
         call.shared = device_extra.buffer;
-    if (shared && stride > 0)
+    if (shared && stride > 0) {
+        call.shared_gate = MOECL_SHARED_GATE_SIGMOID;
         call.shared_logits = device_logits.buffer;
+    }
     ASSERT_OK(context, moecl_combine(context, &call, 0, NULL, NULL));
     double *got = array_doubles(context, y, type);
     const double rounding[] = {[MOECL_F32] = 0, [MOECL_F16] = 0x1p-11, [MOECL_BF16] = 0x1p-8};

@@ -10,6 +10,7 @@
 #include "device/buffer.h"
 #include "device/memory.h"
 #include "device/program.h"
+#include "function.h"
 #include "matrices.h"
 #include "variant.h"
 
@@ -18,9 +19,9 @@ enum { COLUMNS = 16 }; /* a work-item's, of cl/clblast.cl */
 struct clblast {
     struct moecl_gemm gemm;
     bool converts; /* serves weights that are not f32: no batches, since the whole batch would have to be converted */
-    cl_kernel finish;
-    cl_kernel gather[3];  /* by moecl_type of the input; NULL: not prepared */
-    cl_kernel convert[3]; /* by moecl_type of the weights; f32 needs none */
+    cl_kernel gather[3];                  /* by moecl_type of the input; NULL: not prepared */
+    cl_kernel convert[3];                 /* by moecl_type of the weights; f32 needs none */
+    struct moecl_function_kernel *finish; /* the products' type does not matter: f32 */
 };
 
 static void fit(const moecl_device_info *info, unsigned *values)
@@ -31,8 +32,7 @@ static void fit(const moecl_device_info *info, unsigned *values)
 static void destroy(struct moecl_gemm *gemm)
 {
     struct clblast *clblast = (struct clblast *)gemm;
-    if (clblast->finish)
-        clReleaseKernel(clblast->finish);
+    moecl_function_kernels_release(&clblast->finish);
     for (size_t type = 0; type < 3; type++) {
         if (clblast->gather[type])
             clReleaseKernel(clblast->gather[type]);
@@ -42,13 +42,23 @@ static void destroy(struct moecl_gemm *gemm)
     moecl_free(clblast);
 }
 
-static moecl_status create_kernel(const struct moecl_gemm *gemm, const char *name, moecl_type weights, moecl_type input,
-                                  cl_kernel *kernel)
+static moecl_status create_kernel(const struct moecl_gemm *gemm, const char *name,
+                                  const moecl_matrices_options *product, cl_kernel *kernel)
 {
-    char options[64];
-    snprintf(options, sizeof(options), "-DWEIGHT_TYPE=%s -DACTIVATION_TYPE=%s", moecl_type_name(weights),
-             moecl_type_name(input));
-    return moecl_kernel_create(gemm->context, "clblast.cl", options, name, kernel);
+    const moecl_expert_function function = moecl_function_of(product);
+    char options[64 + MOECL_FUNCTION_OPTIONS], specialised[MOECL_FUNCTION_OPTIONS];
+    moecl_function_build_options(&function, specialised);
+    snprintf(options, sizeof(options), "-DWEIGHT_TYPE=%s -DACTIVATION_TYPE=%s %s", moecl_type_name(product->weights),
+             moecl_type_name(product->activations), specialised);
+    return moecl_kernel_create(gemm->context, "activation.cl clblast.cl", options, name, kernel);
+}
+
+/* What a product's `finish` is listed under. */
+static moecl_matrices_options finish_key(const moecl_matrices_options *options)
+{
+    moecl_matrices_options key = *options;
+    key.weights = MOECL_F32;
+    return key;
 }
 
 /* CLBlast keeps the programs that it built, and with them the OpenCL context, until the process ends, when the driver
@@ -74,18 +84,26 @@ out:
     return status;
 }
 
-static moecl_status prepare(struct moecl_gemm *gemm, moecl_type weights, moecl_type input)
+static moecl_status prepare(struct moecl_gemm *gemm, const moecl_matrices_options *options)
 {
     struct clblast *clblast = (struct clblast *)gemm;
+    const moecl_matrices_options key = finish_key(options);
+    const moecl_type weights = options->weights, input = options->activations;
+    cl_kernel finish = NULL;
     moecl_status status = MOECL_OK;
-    if (!clblast->finish)
-        TRY(create_kernel(gemm, "clblast_finish", weights, input, &clblast->finish));
     if (!clblast->gather[input])
-        TRY(create_kernel(gemm, "clblast_gather", weights, input, &clblast->gather[input]));
+        TRY(create_kernel(gemm, "clblast_gather", options, &clblast->gather[input]));
     if (weights != MOECL_F32 && !clblast->convert[weights])
-        TRY(create_kernel(gemm, "clblast_convert", weights, input, &clblast->convert[weights]));
+        TRY(create_kernel(gemm, "clblast_convert", options, &clblast->convert[weights]));
+    if (!moecl_function_kernel_find(clblast->finish, &key)) {
+        TRY(create_kernel(gemm, "clblast_finish", options, &finish));
+        TRY(moecl_function_kernel_add(gemm->context, &clblast->finish, &key, finish));
+        finish = NULL;
+    }
     clblast->converts = clblast->converts || weights != MOECL_F32;
 out:
+    if (finish)
+        clReleaseKernel(finish);
     return status;
 }
 
@@ -114,7 +132,7 @@ static size_t packed_bytes(const struct moecl_gemm *gemm, size_t groups, size_t 
 /* Columns of CLBlast's product: gate's and up's are one matrix of 2N rows. */
 static size_t product_columns(const moecl_matrices *matrices)
 {
-    return matrices->options.activated ? 2 * matrices->options.out : matrices->options.out;
+    return matrices->shape.gated ? 2 * matrices->options.out : matrices->options.out;
 }
 
 static size_t product_bytes(const moecl_matrices *matrices, size_t rows)
@@ -191,6 +209,8 @@ static moecl_status pack(struct moecl_gemm *gemm, struct moecl_chain *chain, con
         ARGUMENT_BUFFER(pack->x),
         ARGUMENT_BUFFER(pack->divisor ? pack->assignments : grouping->offsets),
         ARGUMENT_U32(pack->divisor),
+        ARGUMENT_U32(pack->row_weights.memory != NULL),
+        ARGUMENT_BUFFER(pack->row_weights.memory ? pack->row_weights : grouping->offsets),
         ARGUMENT_BUFFER(grouping->offsets),
         ARGUMENT_U32(grouping->capacity),
         ARGUMENT_U32(pack->depth),
@@ -300,11 +320,10 @@ static moecl_status multiply(struct moecl_gemm *gemm, struct moecl_chain *chain,
 {
     struct clblast *clblast = (struct clblast *)gemm;
     const moecl_matrices *matrices = multiply->matrices;
-    const bool as_it_is =
-        !grouping->capacity && (multiply->form == MOECL_FORM_ROWS || multiply->form == MOECL_FORM_GATED_LINEAR);
+    const moecl_buffer biases = moecl_matrices_bias(matrices, 0);
+    const bool as_it_is = !grouping->capacity && !biases.memory &&
+                          (multiply->form == MOECL_FORM_ROWS || multiply->form == MOECL_FORM_LINEAR);
     const moecl_buffer product = as_it_is ? multiply->output : multiply->scratch;
-    const size_t columns =
-        multiply->form == MOECL_FORM_GATED_LINEAR ? 2 * matrices->options.out : matrices->options.out;
     moecl_status status = MOECL_OK;
     if (padded_rows(grouping->groups, grouping->rows) > INT32_MAX / product_columns(matrices) ||
         padded_rows(grouping->groups, grouping->rows) > INT32_MAX / matrices->options.in)
@@ -314,13 +333,19 @@ static moecl_status multiply(struct moecl_gemm *gemm, struct moecl_chain *chain,
     for (size_t i = 0; i < matrices->part_count; i++)
         TRY(multiply_part(clblast, chain, grouping, multiply, moecl_matrices_part(matrices, i), product));
     if (!as_it_is) {
+        const moecl_matrices_options key = finish_key(&matrices->options);
         const struct moecl_argument arguments[] = {
-            ARGUMENT_BUFFER(product),         ARGUMENT_BUFFER(grouping->offsets),
-            ARGUMENT_U32(grouping->capacity), ARGUMENT_U32(matrices->options.out),
-            ARGUMENT_U32(multiply->form),     ARGUMENT_BUFFER(multiply->output),
+            ARGUMENT_BUFFER(product),
+            ARGUMENT_BUFFER(grouping->offsets),
+            ARGUMENT_U32(grouping->capacity),
+            ARGUMENT_U32(matrices->options.out),
+            ARGUMENT_U32(biases.memory != NULL),
+            ARGUMENT_BUFFER(biases.memory ? biases : product),
+            ARGUMENT_U32(multiply->form),
+            ARGUMENT_BUFFER(multiply->output),
         };
-        TRY(launch_rows(chain, clblast->finish, grouping, columns, arguments,
-                        sizeof(arguments) / sizeof(arguments[0])));
+        TRY(launch_rows(chain, moecl_function_kernel_find(clblast->finish, &key), grouping, matrices->options.out,
+                        arguments, sizeof(arguments) / sizeof(arguments[0])));
     }
 out:
     return status;

@@ -4,6 +4,7 @@
 
 #include "device/buffer.h"
 #include "device/memory.h"
+#include "function.h"
 
 static moecl_status check_options(struct moecl_context *context, const moecl_matrices_options *options)
 {
@@ -16,6 +17,8 @@ static moecl_status check_options(struct moecl_context *context, const moecl_mat
              options->in);
     if (!moecl_type_size(options->weights) || !moecl_type_size(options->activations))
         FAIL(&context->error, MOECL_INVALID_ARGUMENT, "matrices: an unknown type");
+    if (options->activated)
+        TRY(moecl_function_check(context, &options->function, "matrices"));
 out:
     return status;
 }
@@ -66,6 +69,33 @@ out:
     return status;
 }
 
+/* Floats of bias that a group has. */
+static size_t bias_length(const moecl_matrices *matrices)
+{
+    return matrices->shape.gated ? 2 * matrices->options.out : matrices->options.out;
+}
+
+static moecl_status allocate_biases(moecl_matrices *matrices)
+{
+    struct moecl_context *context = matrices->context;
+    moecl_status status = MOECL_OK;
+    float *zeros = NULL;
+    size_t count, bytes;
+    if (!matrices->options.biased)
+        goto out;
+    if (!moecl_size_multiply(matrices->options.groups, bias_length(matrices), &count) ||
+        !moecl_size_multiply(count, sizeof(*zeros), &bytes))
+        FAIL(&context->error, MOECL_DEVICE_TOO_SMALL, "matrices: the biases do not fit an address space");
+    zeros = moecl_allocate(count, sizeof(*zeros));
+    if (!zeros)
+        FAIL(&context->error, MOECL_OUT_OF_HOST_MEMORY, "matrices: out of memory");
+    TRY(moecl_buffer_create(context, CL_MEM_READ_WRITE, bytes, "biases", &matrices->biases));
+    TRY(moecl_buffer_write(context, (moecl_buffer){matrices->biases, 0}, bytes, zeros));
+out:
+    moecl_free(zeros);
+    return status;
+}
+
 moecl_status moecl_matrices_create_for(struct moecl_gemm *gemm, const moecl_matrices_options *options,
                                        moecl_matrices **created)
 {
@@ -83,9 +113,11 @@ moecl_status moecl_matrices_create_for(struct moecl_gemm *gemm, const moecl_matr
     matrices->options.variant = gemm->variant->name;
     matrices->options.parameters = NULL;
     matrices->layout = gemm->layout;
-    matrices->shape = (struct moecl_group_shape){options->out, options->in, options->activated, options->weights};
-    TRY(gemm->variant->prepare(gemm, options->weights, options->activations));
+    matrices->shape =
+        (struct moecl_group_shape){options->out, options->in, moecl_matrices_gated(options), options->weights};
+    TRY(gemm->variant->prepare(gemm, options));
     TRY(allocate_parts(matrices));
+    TRY(allocate_biases(matrices));
     *created = matrices;
     matrices = NULL;
 out:
@@ -118,6 +150,7 @@ void moecl_matrices_destroy(moecl_matrices *matrices)
     for (size_t i = 0; i < matrices->part_count; i++)
         moecl_buffer_release(matrices->parts[i]);
     moecl_free(matrices->parts);
+    moecl_buffer_release(matrices->biases);
     if (matrices->owns_gemm)
         moecl_gemm_destroy(matrices->gemm);
     moecl_free(matrices);
@@ -137,24 +170,16 @@ struct moecl_part moecl_matrices_part(const moecl_matrices *matrices, size_t ind
     return part;
 }
 
+enum moecl_form moecl_form_of(const moecl_matrices *matrices, moecl_product product)
+{
+    if (matrices->options.activated && product == MOECL_PRODUCT_ACTIVATED)
+        return MOECL_FORM_ACTIVATED_ROWS;
+    return matrices->shape.gated ? MOECL_FORM_LINEAR : MOECL_FORM_ROWS;
+}
+
 size_t moecl_matrices_bytes(const moecl_matrices *matrices)
 {
     return matrices ? matrices->options.groups * matrices->group_bytes : 0;
-}
-
-moecl_status moecl_matrix_check(struct moecl_context *context, const moecl_matrix *matrix, size_t rows, size_t columns,
-                                const char *what)
-{
-    moecl_status status = MOECL_OK;
-    if (!matrix || !matrix->data)
-        FAIL(&context->error, MOECL_INVALID_ARGUMENT, "%s: no data", what);
-    if (!moecl_type_size(matrix->type))
-        FAIL(&context->error, MOECL_INVALID_ARGUMENT, "%s: unknown type %d", what, (int)matrix->type);
-    if (matrix->rows != rows || matrix->columns != columns)
-        FAIL(&context->error, MOECL_INVALID_ARGUMENT, "%s: is [%zu,%zu], must be [%zu,%zu]", what, matrix->rows,
-             matrix->columns, rows, columns);
-out:
-    return status;
 }
 
 /* Where a group lies. */
@@ -164,40 +189,101 @@ static moecl_buffer group_buffer(const moecl_matrices *matrices, size_t group)
     return moecl_buffer_at(part.buffer, (group - part.first) * matrices->group_bytes);
 }
 
+/* ------------------------------------------------------------------------------------------------- weights -- */
+
 /* Packs a whole group straight into the device's memory as the host sees it: on a CPU no byte is copied twice. */
-static moecl_status set_mapped(moecl_matrices *matrices, size_t group, const moecl_matrix *matrix,
-                               const moecl_matrix *up)
+static moecl_status set_mapped(moecl_matrices *matrices, size_t group, const moecl_group_weights *weights)
 {
     struct moecl_context *context = matrices->context;
     const moecl_buffer buffer = group_buffer(matrices, group);
     moecl_status status = MOECL_OK;
     void *mapped;
     TRY(moecl_buffer_map(context, buffer, matrices->group_bytes, &mapped));
-    moecl_layout_pack(&matrices->layout, &matrices->shape, 0, matrix, up, mapped);
+    moecl_layout_pack(&matrices->layout, &matrices->shape, 0, &weights->matrix, &weights->up, mapped);
     TRY(moecl_buffer_unmap(context, buffer, mapped));
 out:
     return status;
 }
 
-moecl_status moecl_matrices_set_rows(moecl_matrices *matrices, size_t group, size_t first_row,
-                                     const moecl_matrix *matrix, const moecl_matrix *up)
+/* Packs in host memory; where rows of others are in the group, it is read first. */
+static moecl_status set_copied(moecl_matrices *matrices, size_t group, size_t first_row,
+                               const moecl_group_weights *weights)
 {
     struct moecl_context *context = matrices->context;
     const moecl_buffer buffer = group_buffer(matrices, group);
-    const bool whole = matrix->rows == matrices->options.out;
     moecl_status status = MOECL_OK;
-    void *copy = NULL;
-    if (whole && context->info.type == CL_DEVICE_TYPE_CPU)
-        return set_mapped(matrices, group, matrix, up);
-    copy = moecl_allocate(1, matrices->group_bytes);
+    void *copy = moecl_allocate(1, matrices->group_bytes);
     if (!copy)
         FAIL(&context->error, MOECL_OUT_OF_HOST_MEMORY, "matrices: out of memory");
-    if (!whole)
+    if (weights->matrix.rows != matrices->options.out)
         TRY(moecl_buffer_read(context, buffer, matrices->group_bytes, copy));
-    moecl_layout_pack(&matrices->layout, &matrices->shape, first_row, matrix, up, copy);
+    moecl_layout_pack(&matrices->layout, &matrices->shape, first_row, &weights->matrix, &weights->up, copy);
     TRY(moecl_buffer_write(context, buffer, matrices->group_bytes, copy));
 out:
     moecl_free(copy);
+    return status;
+}
+
+moecl_buffer moecl_matrices_bias(const moecl_matrices *matrices, size_t group)
+{
+    if (!matrices->biases)
+        return (moecl_buffer){0};
+    return (moecl_buffer){matrices->biases, group * bias_length(matrices) * sizeof(cl_float)};
+}
+
+static moecl_status write_bias(moecl_matrices *matrices, moecl_buffer buffer, const moecl_matrix *bias)
+{
+    struct moecl_context *context = matrices->context;
+    moecl_status status = MOECL_OK;
+    float *values = moecl_allocate(bias->columns, sizeof(*values));
+    if (!values)
+        FAIL(&context->error, MOECL_OUT_OF_HOST_MEMORY, "matrices: out of memory");
+    moecl_matrix_read(bias, MOECL_F32, values);
+    TRY(moecl_buffer_write(context, buffer, bias->columns * sizeof(*values), values));
+out:
+    moecl_free(values);
+    return status;
+}
+
+moecl_status moecl_matrices_set_bias(moecl_matrices *matrices, size_t group, size_t first_row, const moecl_matrix *bias,
+                                     const moecl_matrix *up_bias)
+{
+    const moecl_buffer buffer = moecl_buffer_at(moecl_matrices_bias(matrices, group), first_row * sizeof(cl_float));
+    moecl_status status = MOECL_OK;
+    TRY(write_bias(matrices, buffer, bias));
+    if (up_bias)
+        TRY(write_bias(matrices, moecl_buffer_at(buffer, matrices->options.out * sizeof(cl_float)), up_bias));
+out:
+    return status;
+}
+
+moecl_status moecl_matrices_set_rows(moecl_matrices *matrices, size_t group, size_t first_row,
+                                     const moecl_group_weights *weights)
+{
+    const bool whole = weights->matrix.rows == matrices->options.out;
+    moecl_status status = MOECL_OK;
+    if (whole && matrices->context->info.type == CL_DEVICE_TYPE_CPU)
+        TRY(set_mapped(matrices, group, weights));
+    else
+        TRY(set_copied(matrices, group, first_row, weights));
+    if (weights->bias.data)
+        TRY(moecl_matrices_set_bias(matrices, group, first_row, &weights->bias,
+                                    weights->up_bias.data ? &weights->up_bias : NULL));
+out:
+    return status;
+}
+
+/* A matrix is [rows, columns] where the options have it, else it is not there. */
+static moecl_status check_given(const moecl_matrices *matrices, bool wanted, const moecl_matrix *matrix, size_t rows,
+                                size_t columns, const char *what)
+{
+    struct moecl_context *context = matrices->context;
+    moecl_status status = MOECL_OK;
+    if (wanted)
+        TRY(moecl_matrix_check(context, matrix, rows, columns, what));
+    else if (matrix->data)
+        FAIL(&context->error, MOECL_INVALID_ARGUMENT, "matrices: %s is given, which the product does not have", what);
+out:
     return status;
 }
 
@@ -208,15 +294,14 @@ moecl_status moecl_matrices_set(moecl_matrices *matrices, size_t group, const mo
         return MOECL_INVALID_ARGUMENT;
     struct moecl_context *context = matrices->context;
     const moecl_matrices_options *options = &matrices->options;
+    const bool gated = matrices->shape.gated, biased = options->biased;
     if (group >= options->groups)
         FAIL(&context->error, MOECL_INVALID_ARGUMENT, "matrices: group %zu of %zu", group, options->groups);
-    TRY(moecl_matrix_check(context, &weights->matrix, options->out, options->in,
-                           options->activated ? "gate" : "matrix"));
-    if (options->activated)
-        TRY(moecl_matrix_check(context, &weights->up, options->out, options->in, "up"));
-    else if (weights->up.data)
-        FAIL(&context->error, MOECL_INVALID_ARGUMENT, "matrices: an up matrix for a product that is not gated");
-    TRY(moecl_matrices_set_rows(matrices, group, 0, &weights->matrix, options->activated ? &weights->up : NULL));
+    TRY(check_given(matrices, true, &weights->matrix, options->out, options->in, gated ? "gate" : "matrix"));
+    TRY(check_given(matrices, gated, &weights->up, options->out, options->in, "up"));
+    TRY(check_given(matrices, biased, &weights->bias, 1, options->out, gated ? "gate's bias" : "bias"));
+    TRY(check_given(matrices, gated && biased, &weights->up_bias, 1, options->out, "up's bias"));
+    TRY(moecl_matrices_set_rows(matrices, group, 0, weights));
 out:
     return status;
 }

@@ -5,6 +5,7 @@
 
 #include <moecl/stages.h>
 
+#include "device/matrix.h"
 #include "layout.h"
 #include "variant.h"
 
@@ -20,17 +21,21 @@ struct moecl_matrices {
     size_t groups_a_part; /* of all parts but the last, which may hold fewer */
     size_t part_count;
     cl_mem *parts;
+    cl_mem biases; /* f32 [G][N], gated [G][2N]: gate's, then up's; NULL where not biased */
 };
 
 /* As moecl_matrices_create(), for a gemm that the caller keeps. options->variant and ->parameters are not looked at. */
 moecl_status moecl_matrices_create_for(struct moecl_gemm *gemm, const moecl_matrices_options *options,
                                        moecl_matrices **matrices);
-/* As moecl_matrices_set(), for the rows `first_row` on of the group; other rows stay as they are. */
+/* As moecl_matrices_set(), for the rows `first_row` on of the group, as many as weights->matrix has; other rows stay as
+ * they are, and so do biases that are not given. Nothing is checked. Blocks. */
 moecl_status moecl_matrices_set_rows(moecl_matrices *matrices, size_t group, size_t first_row,
-                                     const moecl_matrix *matrix, const moecl_matrix *up);
-/* Checks that `matrix` has data and is [rows, columns]; the sentence names `what`. */
-moecl_status moecl_matrix_check(struct moecl_context *context, const moecl_matrix *matrix, size_t rows, size_t columns,
-                                const char *what);
+                                     const moecl_group_weights *weights);
+/* The biases alone of these rows, [1,n]; up_bias NULL where not gated. Until they are set, biases are zero. */
+moecl_status moecl_matrices_set_bias(moecl_matrices *matrices, size_t group, size_t first_row, const moecl_matrix *bias,
+                                     const moecl_matrix *up_bias);
+/* Where a group's biases lie; memory NULL where there are none. */
+moecl_buffer moecl_matrices_bias(const moecl_matrices *matrices, size_t group);
 
 /* The groups first to end-1 in one buffer. */
 struct moecl_part {

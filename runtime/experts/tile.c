@@ -6,6 +6,7 @@
 #include "device/buffer.h"
 #include "device/memory.h"
 #include "device/program.h"
+#include "function.h"
 #include "matrices.h"
 #include "variant.h"
 
@@ -46,8 +47,8 @@ static void fit(const moecl_device_info *info, unsigned *values)
 struct tile {
     struct moecl_gemm gemm;
     cl_kernel map;
-    cl_kernel pack[3];     /* by moecl_type of the input; NULL: not prepared */
-    cl_kernel multiply[3]; /* by moecl_type of the weights */
+    cl_kernel pack[3]; /* by moecl_type of the input; NULL: not prepared */
+    struct moecl_function_kernel *multiply;
 };
 
 static size_t tile_rows(const struct moecl_gemm *gemm)
@@ -66,25 +67,26 @@ static void destroy(struct moecl_gemm *gemm)
     struct tile *tile = (struct tile *)gemm;
     if (tile->map)
         clReleaseKernel(tile->map);
-    for (size_t type = 0; type < 3; type++) {
+    for (size_t type = 0; type < 3; type++)
         if (tile->pack[type])
             clReleaseKernel(tile->pack[type]);
-        if (tile->multiply[type])
-            clReleaseKernel(tile->multiply[type]);
-    }
+    moecl_function_kernels_release(&tile->multiply);
     moecl_free(tile);
 }
 
-static moecl_status create_kernel(const struct moecl_gemm *gemm, const char *name, moecl_type weights, moecl_type input,
-                                  cl_kernel *kernel)
+static moecl_status create_kernel(const struct moecl_gemm *gemm, const char *name,
+                                  const moecl_matrices_options *product, cl_kernel *kernel)
 {
-    char options[256];
+    const moecl_expert_function function = moecl_function_of(product);
+    char options[256 + MOECL_FUNCTION_OPTIONS], specialised[MOECL_FUNCTION_OPTIONS];
+    moecl_function_build_options(&function, specialised);
     snprintf(options, sizeof(options),
              "-DGROUP_ROWS=%u -DGROUP_COLUMNS=%u -DITEM_ROWS=%u -DITEM_VECTORS=%u -DSTAGE_DEPTH=%u -DTILE_BLOCK=%u "
-             "-DWEIGHT_TYPE=%s -DACTIVATION_TYPE=%s",
+             "-DWEIGHT_TYPE=%s -DACTIVATION_TYPE=%s %s",
              gemm->values[GROUP_ROWS], gemm->values[GROUP_COLUMNS], gemm->values[ITEM_ROWS], gemm->values[ITEM_VECTORS],
-             gemm->values[STAGE_DEPTH], gemm->values[TILE_BLOCK], moecl_type_name(weights), moecl_type_name(input));
-    return moecl_kernel_create(gemm->context, "tile.cl", options, name, kernel);
+             gemm->values[STAGE_DEPTH], gemm->values[TILE_BLOCK], moecl_type_name(product->weights),
+             moecl_type_name(product->activations), specialised);
+    return moecl_kernel_create(gemm->context, "activation.cl tile.cl", options, name, kernel);
 }
 
 static moecl_status create(struct moecl_context *context, const unsigned *values, struct moecl_gemm **created)
@@ -102,17 +104,23 @@ out:
     return status;
 }
 
-static moecl_status prepare(struct moecl_gemm *gemm, moecl_type weights, moecl_type input)
+static moecl_status prepare(struct moecl_gemm *gemm, const moecl_matrices_options *options)
 {
     struct tile *tile = (struct tile *)gemm;
+    cl_kernel multiply = NULL;
     moecl_status status = MOECL_OK;
     if (!tile->map)
-        TRY(create_kernel(gemm, "tile_map", weights, input, &tile->map));
-    if (!tile->multiply[weights])
-        TRY(create_kernel(gemm, "tile_multiply", weights, input, &tile->multiply[weights]));
-    if (!tile->pack[input])
-        TRY(create_kernel(gemm, "tile_pack", weights, input, &tile->pack[input]));
+        TRY(create_kernel(gemm, "tile_map", options, &tile->map));
+    if (!tile->pack[options->activations])
+        TRY(create_kernel(gemm, "tile_pack", options, &tile->pack[options->activations]));
+    if (!moecl_function_kernel_find(tile->multiply, options)) {
+        TRY(create_kernel(gemm, "tile_multiply", options, &multiply));
+        TRY(moecl_function_kernel_add(gemm->context, &tile->multiply, options, multiply));
+        multiply = NULL;
+    }
 out:
+    if (multiply)
+        clReleaseKernel(multiply);
     return status;
 }
 
@@ -155,6 +163,8 @@ static moecl_status pack(struct moecl_gemm *gemm, struct moecl_chain *chain, con
         ARGUMENT_BUFFER(pack->x),
         ARGUMENT_BUFFER(pack->divisor ? pack->assignments : grouping->offsets),
         ARGUMENT_U32(pack->divisor),
+        ARGUMENT_U32(pack->row_weights.memory != NULL),
+        ARGUMENT_BUFFER(pack->row_weights.memory ? pack->row_weights : grouping->offsets),
         ARGUMENT_BUFFER(grouping->map),
         ARGUMENT_U32(pack->depth),
         ARGUMENT_U32(bound),
@@ -172,8 +182,10 @@ static moecl_status multiply(struct moecl_gemm *gemm, struct moecl_chain *chain,
 {
     const struct tile *tile = (const struct tile *)gemm;
     const moecl_matrices *matrices = multiply->matrices;
+    cl_kernel kernel = moecl_function_kernel_find(tile->multiply, &matrices->options);
     const size_t bound = tile_bound(gemm, grouping->groups, grouping->rows);
     const size_t panels = moecl_layout_panels(&matrices->layout, &matrices->shape);
+    const moecl_buffer biases = moecl_matrices_bias(matrices, 0);
     const size_t local[] = {gemm->values[GROUP_ROWS], gemm->values[GROUP_COLUMNS], 1};
     const size_t global[] = {local[0] * gemm->values[TILE_BLOCK], panels,
                              moecl_divide_up(bound, gemm->values[TILE_BLOCK])};
@@ -190,11 +202,12 @@ static moecl_status multiply(struct moecl_gemm *gemm, struct moecl_chain *chain,
             ARGUMENT_U32(panels),
             ARGUMENT_U32(part.first),
             ARGUMENT_U32(part.end),
+            ARGUMENT_U32(biases.memory != NULL),
+            ARGUMENT_BUFFER(biases.memory ? biases : grouping->map),
             ARGUMENT_U32(multiply->form),
             ARGUMENT_BUFFER(multiply->output),
         };
-        TRY(moecl_launch(chain, tile->multiply[matrices->options.weights], 3, global, local, arguments,
-                         sizeof(arguments) / sizeof(arguments[0])));
+        TRY(moecl_launch(chain, kernel, 3, global, local, arguments, sizeof(arguments) / sizeof(arguments[0])));
     }
 out:
     return status;

@@ -21,13 +21,15 @@
 
 struct moecl_variant;
 
-/* What a product writes. The values are those of cl/tile.cl. */
+/* What a product writes, biases added. The values are those of cl/tile.cl and cl/clblast.cl. */
 enum moecl_form {
-    MOECL_FORM_ROWS = 0,         /* the plain product             -> f32 [rows,N] */
-    MOECL_FORM_GATED_ROWS = 1,   /* silu(gate) * up               -> f32 [rows,N] */
-    MOECL_FORM_GATED_PACKED = 2, /* silu(gate) * up               -> the input form of a product with K = N */
-    MOECL_FORM_GATED_LINEAR = 3  /* gate, then up, not activated  -> f32 [rows,2N] */
+    MOECL_FORM_ROWS = 0,             /* of one matrix, as it is        -> f32 [rows,N] */
+    MOECL_FORM_ACTIVATED_ROWS = 1,   /* h of the matrices' function    -> f32 [rows,N] */
+    MOECL_FORM_ACTIVATED_PACKED = 2, /* h of the matrices' function    -> the input form of a product with K = N */
+    MOECL_FORM_LINEAR = 3            /* of two matrices, gate, then up -> f32 [rows,2N] */
 };
+/* The form of a public product of these matrices. */
+enum moecl_form moecl_form_of(const moecl_matrices *matrices, moecl_product product);
 
 /* A variant made ready for a device: its kernels and parameter values. Variants extend it. */
 struct moecl_gemm {
@@ -56,6 +58,8 @@ struct moecl_pack {
     size_t depth;
     moecl_buffer assignments; /* row r reads x's row assignments[r] / divisor */
     size_t divisor;           /* 0: row r reads row r, assignments are not looked at */
+    moecl_buffer row_weights; /* f32, by assignment (by row where divisor is 0): row r is multiplied by
+                               * row_weights[assignments[r]]; memory NULL: none */
     moecl_buffer packed;      /* out */
     moecl_buffer flag;        /* u32: NaN or infinity in x raises the bits flag_bits; memory NULL: no check */
     cl_uint flag_bits;
@@ -75,9 +79,9 @@ struct moecl_variant {
     size_t largest_part; /* elements of weights that one buffer may hold; 0: as many as the device allows */
     /* The values fitted to a device. */
     void (*fit)(const moecl_device_info *info, unsigned *values);
-    /* Builds what serves any weights and inputs of the types given here and by later calls of prepare. */
     moecl_status (*create)(struct moecl_context *context, const unsigned *values, struct moecl_gemm **gemm);
-    moecl_status (*prepare)(struct moecl_gemm *gemm, moecl_type weights, moecl_type input);
+    /* Builds what serves products of these options' types and function, besides what is there. */
+    moecl_status (*prepare)(struct moecl_gemm *gemm, const moecl_matrices_options *options);
     void (*destroy)(struct moecl_gemm *gemm);
 
     /* Bytes; rows is an upper bound. Monotone in rows. */

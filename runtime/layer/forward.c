@@ -125,16 +125,24 @@ static moecl_status permute(const struct chunk *chunk)
     struct moecl_layer *layer = chunk->layer;
     const moecl_layer_options *options = &layer->options;
     struct moecl_grouping *experts = &layer->experts;
-    const moecl_permutation permutation = {region(chunk, MOECL_REGION_OFFSETS), region(chunk, MOECL_REGION_ASSIGNMENTS),
-                                           region(chunk, MOECL_REGION_ROWS)};
+    const struct moecl_permute_call call = {
+        .tokens = chunk->tokens,
+        .slots = options->top_k,
+        .experts = options->experts,
+        .outputs = options->experts,
+        .row_capacity = chunk->tokens * options->top_k,
+        .ids = chunk->routing.ids,
+        .permutation = {region(chunk, MOECL_REGION_OFFSETS), region(chunk, MOECL_REGION_ASSIGNMENTS),
+                        region(chunk, MOECL_REGION_ROWS)},
+        .workspace = region(chunk, MOECL_REGION_COUNTS),
+        .flag = {layer->flag, 0},
+    };
     moecl_status status = MOECL_OK;
     experts->groups = options->experts;
     experts->rows = chunk->tokens * options->top_k;
-    experts->offsets = permutation.offsets;
+    experts->offsets = call.permutation.offsets;
     experts->map = region(chunk, MOECL_REGION_MAP);
-    TRY(moecl_permute_enqueue(&layer->permute, chunk->chain, chunk->tokens, options->top_k, options->experts,
-                              chunk->routing.ids, &permutation, region(chunk, MOECL_REGION_COUNTS),
-                              (moecl_buffer){layer->flag, 0}));
+    TRY(moecl_permute_enqueue(&layer->permute, chunk->chain, &call));
     TRY(layer->gemm->variant->group(layer->gemm, chunk->chain, experts));
 out:
     return status;
@@ -147,8 +155,8 @@ static moecl_status gather(const struct chunk *chunk)
 
 static moecl_status gate_up(const struct chunk *chunk)
 {
-    return multiply(chunk, &chunk->layer->experts, chunk->layer->gate_up, MOECL_FORM_GATED_PACKED, MOECL_REGION_PACKED,
-                    MOECL_REGION_ACTIVATED);
+    return multiply(chunk, &chunk->layer->experts, chunk->layer->gate_up, MOECL_FORM_ACTIVATED_PACKED,
+                    MOECL_REGION_PACKED, MOECL_REGION_ACTIVATED);
 }
 
 /* z lies where x was: the gate-up product was the last to read it, and f32 rows are never larger. */
@@ -164,7 +172,7 @@ static moecl_status shared(const struct chunk *chunk)
     moecl_status status = MOECL_OK;
     if (!layer->shared_gate_up)
         goto out;
-    TRY(multiply(chunk, &layer->all, layer->shared_gate_up, MOECL_FORM_GATED_PACKED, MOECL_REGION_ALL_PACKED,
+    TRY(multiply(chunk, &layer->all, layer->shared_gate_up, MOECL_FORM_ACTIVATED_PACKED, MOECL_REGION_ALL_PACKED,
                  MOECL_REGION_SHARED_ACTIVATED));
     TRY(multiply(chunk, &layer->all, layer->shared_down, MOECL_FORM_ROWS, MOECL_REGION_SHARED_ACTIVATED,
                  MOECL_REGION_ALL_PACKED));
@@ -189,10 +197,11 @@ static moecl_status combine(const struct chunk *chunk)
     if (layer->shared_gate_up)
         call.shared = region(chunk, MOECL_REGION_ALL_PACKED);
     if (options->shared_gate) {
+        call.shared_gate = options->shared_gate;
         call.shared_logits = moecl_buffer_at(region(chunk, MOECL_REGION_LOGITS), options->experts * sizeof(cl_float));
         call.shared_stride = layer->router->options.out;
     }
-    return moecl_combine_enqueue(layer->combine, chunk->chain, &call);
+    return moecl_combine_enqueue(layer->combine, chunk->chain, &call, options->experts);
 }
 
 static moecl_status run_stages(const struct chunk *chunk)

@@ -79,7 +79,7 @@ moecl_status moecl_layer_create(moecl_context *context, const moecl_layer_option
     TRY(create_matrices(layer));
     TRY(moecl_route_kernels_create(context, options, &layer->route));
     TRY(moecl_permute_kernels_create(context, &layer->permute));
-    TRY(moecl_combine_kernel_create(context, options->activations, &layer->combine));
+    TRY(moecl_combine_kernel_create(context, options->activations, options->activations, &layer->combine));
     TRY(create_flag(layer));
     *created = layer;
     layer = NULL;
@@ -155,7 +155,7 @@ moecl_status moecl_layer_set_router(moecl_layer *layer, const moecl_matrix *rout
     if (!layer)
         return MOECL_INVALID_ARGUMENT;
     TRY(moecl_matrix_check(layer->context, router, layer->options.experts, layer->options.hidden, "router"));
-    TRY(moecl_matrices_set_rows(layer->router, 0, 0, router, NULL));
+    TRY(moecl_matrices_set_rows(layer->router, 0, 0, &(moecl_group_weights){.matrix = *router}));
 out:
     return status;
 }
@@ -205,7 +205,8 @@ moecl_status moecl_layer_set_shared_expert(moecl_layer *layer, const moecl_exper
         FAIL(&context->error, MOECL_INVALID_ARGUMENT, "layer: its shared expert is not gated");
     TRY(set_expert(layer, layer->shared_gate_up, layer->shared_down, 0, weights, names));
     if (shared_gate)
-        TRY(moecl_matrices_set_rows(layer->router, 0, layer->options.experts, shared_gate, NULL));
+        TRY(moecl_matrices_set_rows(layer->router, 0, layer->options.experts,
+                                    &(moecl_group_weights){.matrix = *shared_gate}));
 out:
     return status;
 }

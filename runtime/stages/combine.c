@@ -10,27 +10,41 @@
 
 enum { COLUMNS = 16 }; /* a work-item's, of cl/combine.cl */
 
-moecl_status moecl_combine_kernel_create(struct moecl_context *context, moecl_type output, cl_kernel *kernel)
+enum { MOST_CHOICES = MOECL_MAX_EXPERTS }; /* of a token, where experts choose */
+
+moecl_status moecl_combine_kernel_create(struct moecl_context *context, moecl_type output, moecl_type x,
+                                         cl_kernel *kernel)
 {
     char options[64];
-    snprintf(options, sizeof(options), "-DOUTPUT_TYPE=%s", moecl_type_name(output));
+    snprintf(options, sizeof(options), "-DOUTPUT_TYPE=%s -DX_TYPE=%s", moecl_type_name(output), moecl_type_name(x));
     return moecl_kernel_create(context, "combine.cl", options, "combine", kernel);
 }
 
-moecl_status moecl_combine_enqueue(cl_kernel kernel, struct moecl_chain *chain, const moecl_combine_call *call)
+/* `buffer`, and whether it is there; where it is not, the kernel gets `other` and does not look at it. */
+#define ARGUMENT_OPTIONAL(buffer, other)                                                                               \
+    ARGUMENT_U32((buffer).memory != NULL), ARGUMENT_BUFFER((buffer).memory ? (buffer) : (other))
+
+moecl_status moecl_combine_enqueue(cl_kernel kernel, struct moecl_chain *chain, const moecl_combine_call *call,
+                                   size_t outputs)
 {
-    const bool scaled = call->shared.memory && call->shared_logits.memory;
+    const bool gated = call->shared_gate != MOECL_SHARED_GATE_NONE;
     const struct moecl_argument arguments[] = {
         ARGUMENT_U32(call->tokens),
         ARGUMENT_U32(call->top_k),
         ARGUMENT_U32(call->hidden),
         ARGUMENT_BUFFER(call->z),
-        ARGUMENT_BUFFER(call->rows),
-        ARGUMENT_BUFFER(call->weights),
-        ARGUMENT_U32(call->shared.memory != NULL),
-        ARGUMENT_BUFFER(call->shared.memory ? call->shared : call->z),
-        ARGUMENT_BUFFER(scaled ? call->shared_logits : call->z),
-        ARGUMENT_U32(scaled ? call->shared_stride : 0),
+        ARGUMENT_OPTIONAL(call->rows, call->z),
+        ARGUMENT_OPTIONAL(call->weights, call->z),
+        ARGUMENT_OPTIONAL(call->ids, call->z),
+        ARGUMENT_U32(call->experts),
+        ARGUMENT_U32(outputs),
+        ARGUMENT_BUFFER(call->ids.memory ? call->x : call->z),
+        ARGUMENT_OPTIONAL(call->bias, call->z),
+        ARGUMENT_OPTIONAL(call->shared, call->z),
+        ARGUMENT_F32(call->shared_scale != 0.0f ? call->shared_scale : 1.0f),
+        ARGUMENT_U32(call->shared_gate),
+        ARGUMENT_BUFFER(gated ? call->shared_logits : call->z),
+        ARGUMENT_U32(call->shared_stride),
         ARGUMENT_BUFFER(call->y),
     };
     const size_t global[] = {moecl_divide_up(call->hidden, COLUMNS), call->tokens};
@@ -48,29 +62,68 @@ static moecl_status check_rows(moecl_context *context, moecl_buffer buffer, size
     return moecl_buffer_check(context, buffer, bytes, size, what);
 }
 
+/* Logits that a token's gate has. */
+static size_t gate_logits(moecl_shared_gate gate)
+{
+    return gate == MOECL_SHARED_GATE_NONE ? 0 : gate == MOECL_SHARED_GATE_SIGMOID ? 1 : 2;
+}
+
+/* What is said by numbers, not by buffers. */
+static moecl_status check_numbers(moecl_context *context, const moecl_combine_call *call)
+{
+    struct moecl_error *error = &context->error;
+    moecl_status status = MOECL_OK;
+    size_t rows;
+    if (!moecl_type_size(call->output_type) || call->hidden < 1 || call->hidden > INT32_MAX || call->top_k < 1 ||
+        call->top_k > MOST_CHOICES || !moecl_size_multiply(call->tokens, call->top_k, &rows) || rows > INT32_MAX)
+        FAIL(error, MOECL_INVALID_ARGUMENT, "combine: %zu tokens of %zu choices and %zu columns", call->tokens,
+             call->top_k, call->hidden);
+    if (call->ids.memory && (!moecl_type_size(call->x_type) || call->experts > MOECL_MAX_EXPERTS))
+        FAIL(error, MOECL_INVALID_ARGUMENT, "combine: zero experts behind %zu, x of the type %s", call->experts,
+             moecl_type_name(call->x_type));
+    if ((unsigned)call->shared_gate > MOECL_SHARED_GATE_SOFTMAX)
+        FAIL(error, MOECL_INVALID_ARGUMENT, "combine: unknown gate %d", (int)call->shared_gate);
+    if (call->shared_stride < gate_logits(call->shared_gate) || call->shared_stride > INT32_MAX)
+        FAIL(error, MOECL_INVALID_ARGUMENT, "combine: shared logits with a stride of %zu", call->shared_stride);
+out:
+    return status;
+}
+
+static moecl_status check_routed(moecl_context *context, const moecl_combine_call *call)
+{
+    const size_t tokens = call->tokens, rows = tokens * call->top_k;
+    moecl_status status = MOECL_OK;
+    /* Which rows there are is the caller's word; one there must be. */
+    TRY(check_rows(context, call->z, call->rows.memory ? 1 : rows, call->hidden, sizeof(cl_float), "combine: z"));
+    if (call->rows.memory)
+        TRY(check_rows(context, call->rows, tokens, call->top_k, sizeof(cl_int), "combine: rows"));
+    if (call->weights.memory)
+        TRY(check_rows(context, call->weights, tokens, call->top_k, sizeof(cl_float), "combine: weights"));
+    if (call->ids.memory) {
+        TRY(check_rows(context, call->ids, tokens, call->top_k, sizeof(cl_int), "combine: ids"));
+        TRY(check_rows(context, call->x, tokens, call->hidden, moecl_type_size(call->x_type), "combine: x"));
+    }
+out:
+    return status;
+}
+
 static moecl_status check_call(moecl_context *context, const moecl_combine_call *call)
 {
+    const size_t tokens = call->tokens, logits = gate_logits(call->shared_gate);
     moecl_status status = MOECL_OK;
-    const size_t tokens = call->tokens;
-    size_t rows;
     TRY(moecl_context_require_device(context));
-    if (!moecl_type_size(call->output_type) || call->hidden < 1 || call->hidden > INT32_MAX || call->top_k < 1 ||
-        !moecl_size_multiply(tokens, call->top_k, &rows) || rows > INT32_MAX)
-        FAIL(&context->error, MOECL_INVALID_ARGUMENT, "combine: %zu tokens of %zu choices and %zu columns", tokens,
-             call->top_k, call->hidden);
-    if (call->shared_logits.memory && call->shared_stride < 1)
-        FAIL(&context->error, MOECL_INVALID_ARGUMENT, "combine: shared logits without a stride");
+    TRY(check_numbers(context, call));
     if (tokens == 0)
         goto out;
-    TRY(check_rows(context, call->rows, tokens, call->top_k, sizeof(cl_int), "combine: rows"));
-    TRY(check_rows(context, call->weights, tokens, call->top_k, sizeof(cl_float), "combine: weights"));
-    TRY(check_rows(context, call->z, rows, call->hidden, sizeof(cl_float), "combine: z"));
+    TRY(check_routed(context, call));
     TRY(check_rows(context, call->y, tokens, call->hidden, moecl_type_size(call->output_type), "combine: y"));
+    if (call->bias.memory)
+        TRY(check_rows(context, call->bias, 1, call->hidden, sizeof(cl_float), "combine: bias"));
     if (call->shared.memory)
         TRY(check_rows(context, call->shared, tokens, call->hidden, sizeof(cl_float), "combine: shared"));
-    if (call->shared.memory && call->shared_logits.memory)
+    if (logits)
         TRY(moecl_buffer_check(context, call->shared_logits,
-                               ((tokens - 1) * call->shared_stride + 1) * sizeof(cl_float), sizeof(cl_float),
+                               ((tokens - 1) * call->shared_stride + logits) * sizeof(cl_float), sizeof(cl_float),
                                "combine: shared logits"));
 out:
     return status;
@@ -85,9 +138,9 @@ moecl_status moecl_combine(moecl_context *context, const moecl_combine_call *cal
     if (!context || !call)
         return MOECL_INVALID_ARGUMENT;
     TRY(check_call(context, call));
-    TRY(moecl_combine_kernel_create(context, call->output_type, &kernel));
+    TRY(moecl_combine_kernel_create(context, call->output_type, call->ids.memory ? call->x_type : MOECL_F32, &kernel));
     TRY(moecl_chain_begin(&chain, context, num_events_in_wait_list, event_wait_list));
-    TRY(moecl_chain_end(&chain, moecl_combine_enqueue(kernel, &chain, call), event));
+    TRY(moecl_chain_end(&chain, moecl_combine_enqueue(kernel, &chain, call, INT32_MAX), event));
 out:
     if (kernel)
         clReleaseKernel(kernel);

@@ -7,7 +7,11 @@
 
 #include "device/launch.h"
 
-moecl_status moecl_combine_kernel_create(struct moecl_context *context, moecl_type output, cl_kernel *kernel);
-moecl_status moecl_combine_enqueue(cl_kernel kernel, struct moecl_chain *chain, const moecl_combine_call *call);
+/* A kernel for y of the type `output` and, of zero experts, x of the type `x`. */
+moecl_status moecl_combine_kernel_create(struct moecl_context *context, moecl_type output, moecl_type x,
+                                         cl_kernel *kernel);
+/* Ids from E to outputs - 1 are zero experts; larger ones give nothing. The types are the kernel's. */
+moecl_status moecl_combine_enqueue(cl_kernel kernel, struct moecl_chain *chain, const moecl_combine_call *call,
+                                   size_t outputs);
 
 #endif

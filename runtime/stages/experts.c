@@ -46,7 +46,7 @@ static moecl_status check_call(const moecl_matrices *matrices, const moecl_group
     struct moecl_context *context = matrices->context;
     const moecl_matrices_options *options = &matrices->options;
     const size_t columns =
-        options->activated && call->product == MOECL_PRODUCT_LINEAR ? 2 * options->out : options->out;
+        moecl_form_of(matrices, call->product) == MOECL_FORM_LINEAR ? 2 * options->out : options->out;
     moecl_status status = MOECL_OK;
     if (!rows_fit(matrices, call->rows))
         FAIL(&context->error, MOECL_INVALID_ARGUMENT, "grouped GEMM: %zu rows are too many", call->rows);
@@ -65,19 +65,17 @@ static moecl_status check_call(const moecl_matrices *matrices, const moecl_group
     if (call->assignments.memory)
         TRY(moecl_buffer_check(context, call->assignments, call->rows * sizeof(cl_uint), sizeof(cl_uint),
                                "grouped GEMM: assignments"));
+    /* Of the weights too, what assignments name is the caller's word. */
+    if (call->row_weights.memory)
+        TRY(moecl_buffer_check(context, call->row_weights,
+                               (call->assignments.memory ? 1 : call->rows) * sizeof(cl_float), sizeof(cl_float),
+                               "grouped GEMM: row weights"));
     TRY(moecl_buffer_check(context, call->output, call->rows * columns * sizeof(cl_float), sizeof(cl_float),
                            "grouped GEMM: output"));
     TRY(moecl_buffer_check(context, call->workspace, workspace_of(matrices, call->rows).total, 16,
                            "grouped GEMM: workspace"));
 out:
     return status;
-}
-
-static enum moecl_form form_of(const moecl_matrices *matrices, moecl_product product)
-{
-    if (!matrices->options.activated)
-        return MOECL_FORM_ROWS;
-    return product == MOECL_PRODUCT_LINEAR ? MOECL_FORM_GATED_LINEAR : MOECL_FORM_GATED_ROWS;
 }
 
 static moecl_status enqueue(const moecl_matrices *matrices, struct moecl_chain *chain,
@@ -100,12 +98,13 @@ static moecl_status enqueue(const moecl_matrices *matrices, struct moecl_chain *
         .divisor = !call->assignments.memory ? 0
                    : call->divisor           ? call->divisor
                                              : 1,
+        .row_weights = call->row_weights,
         .packed = moecl_buffer_at(call->workspace, workspace.packed),
     };
     const struct moecl_multiply multiply = {
         .matrices = matrices,
         .packed = pack.packed,
-        .form = form_of(matrices, call->product),
+        .form = moecl_form_of(matrices, call->product),
         .output = call->output,
         .scratch = moecl_buffer_at(call->workspace, workspace.scratch),
     };

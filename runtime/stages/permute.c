@@ -57,16 +57,16 @@ void moecl_permute_kernels_release(struct moecl_permute_kernels *kernels)
 }
 
 moecl_status moecl_permute_enqueue(const struct moecl_permute_kernels *kernels, struct moecl_chain *chain,
-                                   size_t tokens, size_t top_k, size_t experts, moecl_buffer ids,
-                                   const moecl_permutation *permutation, moecl_buffer workspace, moecl_buffer flag)
+                                   const struct moecl_permute_call *call)
 {
-    const size_t assignments = tokens * top_k, length = chunk_length(assignments), one = 1;
-    const size_t chunks = moecl_divide_up(assignments, length);
-    const moecl_buffer counts = workspace;
-    const moecl_buffer totals = moecl_buffer_at(workspace, counts_bytes(assignments, experts));
+    const size_t assignments = call->tokens * call->slots, length = chunk_length(assignments), one = 1;
+    const size_t chunks = moecl_divide_up(assignments, length), experts = call->experts;
+    const moecl_permutation *permutation = &call->permutation;
+    const moecl_buffer counts = call->workspace;
+    const moecl_buffer totals = moecl_buffer_at(call->workspace, counts_bytes(assignments, experts));
     moecl_status status = MOECL_OK;
 
-    const struct moecl_argument count[] = {ARGUMENT_BUFFER(ids), ARGUMENT_U32(assignments), ARGUMENT_U32(length),
+    const struct moecl_argument count[] = {ARGUMENT_BUFFER(call->ids), ARGUMENT_U32(assignments), ARGUMENT_U32(length),
                                            ARGUMENT_U32(experts), ARGUMENT_BUFFER(counts)};
     TRY(moecl_launch(chain, kernels->count, 1, &chunks, NULL, count, 5));
 
@@ -74,21 +74,23 @@ moecl_status moecl_permute_enqueue(const struct moecl_permute_kernels *kernels, 
                                           ARGUMENT_BUFFER(totals)};
     TRY(moecl_launch(chain, kernels->scan, 1, &experts, NULL, scan, 4));
 
-    const struct moecl_argument offsets[] = {ARGUMENT_U32(experts), ARGUMENT_BUFFER(totals),
-                                             ARGUMENT_BUFFER(permutation->offsets)};
-    TRY(moecl_launch(chain, kernels->offsets, 1, &one, NULL, offsets, 3));
+    const struct moecl_argument offsets[] = {ARGUMENT_U32(experts), ARGUMENT_U32(call->row_capacity),
+                                             ARGUMENT_BUFFER(totals), ARGUMENT_BUFFER(permutation->offsets)};
+    TRY(moecl_launch(chain, kernels->offsets, 1, &one, NULL, offsets, 4));
 
     const struct moecl_argument scatter[] = {
-        ARGUMENT_BUFFER(ids),
+        ARGUMENT_BUFFER(call->ids),
         ARGUMENT_U32(assignments),
         ARGUMENT_U32(length),
         ARGUMENT_U32(experts),
+        ARGUMENT_U32(call->outputs),
+        ARGUMENT_U32(call->row_capacity),
         ARGUMENT_BUFFER(counts),
         ARGUMENT_BUFFER(permutation->offsets),
         ARGUMENT_BUFFER(permutation->assignments),
         ARGUMENT_BUFFER(permutation->rows),
-        ARGUMENT_BUFFER(flag.memory ? flag : totals),
-        ARGUMENT_U32(flag.memory ? MOECL_FLAG_BAD_EXPERT : 0),
+        ARGUMENT_BUFFER(call->flag.memory ? call->flag : totals),
+        ARGUMENT_U32(call->flag.memory ? MOECL_FLAG_BAD_EXPERT : 0),
     };
     TRY(moecl_launch(chain, kernels->scatter, 1, &chunks, NULL, scatter, sizeof(scatter) / sizeof(scatter[0])));
 out:
@@ -130,8 +132,17 @@ moecl_status moecl_permute(moecl_context *context, size_t tokens, size_t top_k, 
     TRY(moecl_permute_kernels_create(context, &kernels));
     TRY(moecl_chain_begin(&chain, context, num_events_in_wait_list, event_wait_list));
     if (tokens * top_k > 0) {
-        status = moecl_permute_enqueue(&kernels, &chain, tokens, top_k, experts, ids, permutation, workspace,
-                                       (moecl_buffer){0});
+        const struct moecl_permute_call call = {
+            .tokens = tokens,
+            .slots = top_k,
+            .experts = experts,
+            .outputs = experts,
+            .row_capacity = tokens * top_k,
+            .ids = ids,
+            .permutation = *permutation,
+            .workspace = workspace,
+        };
+        status = moecl_permute_enqueue(&kernels, &chain, &call);
     } else {
         const cl_uint zero = 0;
         status = moecl_launch_fill(&chain, permutation->offsets, &zero, sizeof(zero), (experts + 1) * sizeof(zero));
