@@ -17,6 +17,7 @@ struct choice {
     size_t tokens, experts, stride, capacity;
     bool biased;
     float *scores, *bias; /* [T, stride], [E] */
+    float *logits;        /* [T, stride + 1]; NULL: not given */
     int32_t *ids;         /* expected [T,E] */
     float *weights;
 };
@@ -34,6 +35,12 @@ static int by_key_then_token(const void *a, const void *b)
     return left->token < right->token ? -1 : left->token > right->token;
 }
 
+static bool is_masked(const struct choice *choice, size_t token, size_t e)
+{
+    return (choice->logits ? choice->logits[token * (choice->stride + 1) + e]
+                           : choice->scores[token * choice->stride + e]) == -INFINITY;
+}
+
 static void expect_choice(struct choice *choice)
 {
     const size_t tokens = choice->tokens, experts = choice->experts;
@@ -45,14 +52,14 @@ static void expect_choice(struct choice *choice)
     for (size_t e = 0; e < experts; e++) {
         for (size_t t = 0; t < tokens; t++) {
             float key = choice->scores[t * choice->stride + e] + (choice->biased ? choice->bias[e] : 0.0f);
-            candidates[t] = (struct candidate){isnan(key) ? -INFINITY : key, t};
+            candidates[t] = (struct candidate){isnan(key) || is_masked(choice, t, e) ? -INFINITY : key, t};
         }
         qsort(candidates, tokens, sizeof *candidates, by_key_then_token);
         for (size_t c = 0; c < choice->capacity && c < tokens; c++) {
             const size_t token = candidates[c].token;
-            const float score = choice->scores[token * choice->stride + e];
             choice->ids[token * experts + e] = (int32_t)e;
-            choice->weights[token * experts + e] = score == -INFINITY ? 0.0f : score;
+            choice->weights[token * experts + e] =
+                is_masked(choice, token, e) ? 0.0f : choice->scores[token * choice->stride + e];
         }
     }
     free(candidates);
@@ -62,6 +69,7 @@ static void choice_free(struct choice *choice)
 {
     free(choice->scores);
     free(choice->bias);
+    free(choice->logits);
     free(choice->ids);
     free(choice->weights);
 }
@@ -73,6 +81,9 @@ static void check_choice(moecl_context *context, struct choice *choice)
     expect_choice(choice);
     struct array scores = array_of(context, MOECL_F32, choice->scores, choice->tokens * choice->stride);
     struct array bias = array_of(context, MOECL_F32, choice->bias, choice->experts);
+    struct array logits = {{NULL, 0}, 0};
+    if (choice->logits)
+        logits = array_of(context, MOECL_F32, choice->logits, choice->tokens * (choice->stride + 1));
     struct array ids = array_make(context, slots * sizeof(int32_t), NULL);
     struct array weights = array_make(context, slots * sizeof(float), NULL);
     struct array workspace = array_make(context, bytes, NULL);
@@ -82,6 +93,8 @@ static void check_choice(moecl_context *context, struct choice *choice)
         .capacity = choice->capacity,
         .scores = scores.buffer,
         .stride = choice->stride,
+        .logits = logits.buffer,
+        .logits_stride = choice->stride + 1,
         .selection_bias = choice->biased ? bias.buffer : (moecl_buffer){0},
         .routing = {ids.buffer, weights.buffer},
         .workspace = workspace.buffer,
@@ -97,6 +110,8 @@ static void check_choice(moecl_context *context, struct choice *choice)
     free(got_weights);
     array_release(&scores);
     array_release(&bias);
+    if (choice->logits)
+        array_release(&logits);
     array_release(&ids);
     array_release(&weights);
     array_release(&workspace);
@@ -134,6 +149,11 @@ static struct choice choice_make(uint64_t *seed, size_t tokens, size_t experts, 
     random_fill(seed, 1, choice.bias, experts);
     for (size_t i = 0; i < tokens * choice.stride; i++)
         choice.scores[i] = spread_value(spread, choice.scores[i], random_between(seed, 0, 1000));
+    if (random_between(seed, 0, 2) == 0) {
+        choice.logits = make(tokens * (choice.stride + 1), sizeof *choice.logits);
+        for (size_t i = 0; i < tokens * (choice.stride + 1); i++)
+            choice.logits[i] = random_between(seed, 0, 3) ? (float)i : -INFINITY;
+    }
     return choice;
 }
 
@@ -183,7 +203,7 @@ static void expert_choice_refuses(void **state)
                                            .stride = 4,
                                            .routing = {scores.buffer, scores.buffer},
                                            .workspace = workspace.buffer};
-    moecl_expert_choice_call calls[] = {good, good, good, good, good, good, good, good};
+    moecl_expert_choice_call calls[] = {good, good, good, good, good, good, good, good, good};
     calls[0].experts = 0;
     calls[1].experts = 1025;
     calls[2].tokens = (size_t)MOECL_MAX_TOKENS + 1;
@@ -192,6 +212,8 @@ static void expert_choice_refuses(void **state)
     calls[5].routing.weights.offset += 4096;
     calls[6].workspace.offset += 1;
     calls[7].tokens = SIZE_MAX;
+    calls[8].logits = scores.buffer;
+    calls[8].logits_stride = 3;
     for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)
         assert_int_equal(moecl_expert_choice(context, &calls[i], 0, NULL, NULL), MOECL_INVALID_ARGUMENT);
     assert_int_equal(moecl_expert_choice(context, NULL, 0, NULL, NULL), MOECL_INVALID_ARGUMENT);
@@ -202,199 +224,75 @@ static void expert_choice_refuses(void **state)
     array_release(&workspace);
 }
 
-/* ------------------------------------------------------------------------------------------ scores and weights -- */
+/* ---------------------------------------------------------------------------------------------------- weights -- */
 
-static double softmax_of(const float *logits, size_t count, size_t index)
-{
-    double largest_logit = -INFINITY, sum = 0;
-    for (size_t e = 0; e < count; e++)
-        largest_logit = fmax(largest_logit, (double)logits[e]);
-    for (size_t e = 0; e < count; e++)
-        sum += exp((double)logits[e] - largest_logit);
-    return exp((double)logits[index] - largest_logit) / sum;
-}
-
-static double expected_score(moecl_score score, const float *logits, size_t experts, size_t groups, size_t e)
-{
-    const double z = (double)logits[e];
-    switch (score) {
-    case MOECL_SCORE_SOFTMAX:
-        return softmax_of(logits, experts, e);
-    case MOECL_SCORE_SIGMOID:
-        return 1 / (1 + exp(-z));
-    case MOECL_SCORE_SQRT_SOFTPLUS:
-        return sqrt(z > 0 ? z + log1p(exp(-z)) : log1p(exp(z)));
-    case MOECL_SCORE_HIERARCHICAL: {
-        const size_t size = experts / groups, group = e / size;
-        return softmax_of(logits + experts, groups, group) * softmax_of(logits + group * size, size, e % size);
-    }
-    default:
-        return z;
-    }
-}
-
-static struct moecl_expert_choice_kernels kernels_make(moecl_context *context)
-{
-    struct moecl_expert_choice_kernels kernels;
-    ASSERT_OK(context, moecl_expert_choice_kernels_create(context, &kernels));
-    return kernels;
-}
-
-/* Scores of random logits: a third of them wide apart, a few masked, and the flag raised where one is NaN. */
-static void scores_are_the_routers(void **state)
-{
-    static const moecl_score kinds[] = {MOECL_SCORE_SOFTMAX, MOECL_SCORE_SIGMOID, MOECL_SCORE_SQRT_SOFTPLUS,
-                                        MOECL_SCORE_LOGIT, MOECL_SCORE_HIERARCHICAL};
-    moecl_context *context = *state;
-    struct moecl_expert_choice_kernels kernels = kernels_make(context);
-    for (size_t number = 0; number < 20; number++) {
-        uint64_t seed = number + 1;
-        const moecl_score kind = kinds[number % 5];
-        const size_t groups = random_between(&seed, 1, 4), experts = groups * random_between(&seed, 1, 6);
-        const size_t tokens = random_between(&seed, 1, 70), stride = experts + groups;
-        const bool spoiled = number % 4 == 3;
-        const cl_uint zero = 0;
-        float *logits = make(tokens * stride, sizeof *logits);
-        random_fill(&seed, number % 3 == 0 ? 60 : 2, logits, tokens * stride);
-        for (size_t i = 0; i < tokens * stride; i += 7)
-            if (i % stride < experts && experts > groups)
-                logits[i] = -INFINITY;
-        if (spoiled)
-            logits[(tokens - 1) * stride] = number % 8 == 3 ? NAN : INFINITY;
-
-        struct array device_logits = array_of(context, MOECL_F32, logits, tokens * stride);
-        struct array scores = array_make(context, tokens * experts * sizeof(float), NULL);
-        struct array flag = array_make(context, sizeof zero, &zero);
-        struct moecl_chain chain;
-        ASSERT_OK(context, moecl_chain_begin(&chain, context, 0, NULL));
-        const struct moecl_scores_call call = {.tokens = tokens,
-                                               .experts = experts,
-                                               .score = kind,
-                                               .groups = groups,
-                                               .logits = device_logits.buffer,
-                                               .stride = stride,
-                                               .scores = scores.buffer,
-                                               .flag = flag.buffer};
-        ASSERT_OK(context, moecl_chain_end(&chain, moecl_scores_enqueue(&kernels, &chain, &call), NULL));
-        float *got = array_bytes(context, scores);
-        cl_uint *raised = array_bytes(context, flag);
-        assert_int_equal(*raised, spoiled ? 1 : 0);
-        for (size_t i = 0; i < (spoiled ? tokens - 1 : tokens) * experts; i++) {
-            const float *row = logits + i / experts * stride;
-            const size_t e = i % experts;
-            if (row[e] == -INFINITY) {
-                assert_true(got[i] == -INFINITY);
-                continue;
-            }
-            const double expected = expected_score(kind, row, experts, groups, e);
-            if (isnan(expected)) /* a group that is masked as a whole */
-                continue;
-            if (!(fabs((double)got[i] - expected) <= 1e-5 * fabs(expected) + 1e-37))
-                fail_msg("score %d of %g is %g, not %g", (int)kind, (double)row[e], (double)got[i], expected);
-        }
-        free(got);
-        free(raised);
-        free(logits);
-        array_release(&device_logits);
-        array_release(&scores);
-        array_release(&flag);
-    }
-    moecl_expert_choice_kernels_release(&kernels);
-}
-
-/* In place: the weights of one token's choices. */
-static void expect_weights(const moecl_router *router, size_t slots, const float *logits, const float *expert_scale,
-                           const int32_t *ids, double *weights)
+/* The weights of one token's choices out of their logits; 0 for a masked one. */
+static void expect_weights(moecl_weight weight, size_t slots, const float *logits, const int32_t *ids, double *weights)
 {
     double sum = 0, largest_logit = -INFINITY;
     for (size_t j = 0; j < slots; j++)
         if (ids[j] >= 0)
             largest_logit = fmax(largest_logit, (double)logits[ids[j]]);
     for (size_t j = 0; j < slots; j++)
-        if (ids[j] >= 0)
+        if (ids[j] >= 0 && logits[ids[j]] != -INFINITY)
             sum += exp((double)logits[ids[j]] - largest_logit);
     for (size_t j = 0; j < slots; j++) {
-        if (ids[j] < 0)
+        if (ids[j] < 0 || (weight != MOECL_WEIGHT_SCORE && logits[ids[j]] == -INFINITY)) {
+            weights[j] = 0;
             continue;
+        }
         const double z = (double)logits[ids[j]];
-        if (router->weight == MOECL_WEIGHT_SOFTMAX)
+        if (weight == MOECL_WEIGHT_SOFTMAX)
             weights[j] = exp(z - largest_logit) / sum;
-        else if (router->weight == MOECL_WEIGHT_SIGMOID)
+        else if (weight == MOECL_WEIGHT_SIGMOID)
             weights[j] = 1 / (1 + exp(-z));
-        else if (router->weight == MOECL_WEIGHT_ONE)
+        else if (weight == MOECL_WEIGHT_ONE)
             weights[j] = 1;
     }
-    const double power = (double)router->power, epsilon = (double)router->epsilon;
-    double total = 0, powers = 0;
-    for (size_t j = 0; j < slots; j++) {
-        total += ids[j] >= 0 ? weights[j] : 0;
-        powers += ids[j] >= 0 ? pow(fabs(weights[j]), power) : 0;
-    }
-    const double divisors[] = {[MOECL_NORMALISATION_NONE] = 1,
-                               [MOECL_NORMALISATION_SUM] = total + epsilon,
-                               [MOECL_NORMALISATION_LARGER_SUM] = fmax(total, epsilon),
-                               [MOECL_NORMALISATION_POWER] = pow(powers, 1 / power)};
-    for (size_t j = 0; j < slots; j++)
-        if (ids[j] >= 0)
-            weights[j] *= (double)(router->scale == 0 ? 1 : router->scale) / divisors[router->normalisation] *
-                          (expert_scale ? (double)expert_scale[ids[j]] : 1);
 }
 
 static void weights_are_over_a_tokens_choices(void **state)
 {
     moecl_context *context = *state;
-    struct moecl_expert_choice_kernels kernels = kernels_make(context);
-    for (size_t number = 0; number < 32; number++) {
+    struct moecl_expert_choice_kernels kernels;
+    ASSERT_OK(context, moecl_expert_choice_kernels_create(context, &kernels));
+    for (size_t number = 0; number < 16; number++) {
         uint64_t seed = number + 1;
-        const moecl_router router = {.weight = (moecl_weight)(number % 4),
-                                     .normalisation = (moecl_normalisation)(number / 4 % 4),
-                                     .epsilon = number % 3 == 0 ? 0.5f : 1e-20f,
-                                     .power = 2 + (float)(number % 2),
-                                     .scale = number % 2 ? 2.5f : 0};
-        const bool expert_scaled = number >= 16;
+        const moecl_weight weight = (moecl_weight)(number % 4);
         const size_t experts = random_between(&seed, 1, 20), tokens = random_between(&seed, 1, 90);
         const size_t stride = experts + 1, slots = tokens * experts;
-        float *logits = make(tokens * stride, sizeof *logits), *scale = make(experts, sizeof *scale);
-        float *scores = make(slots, sizeof *scores);
+        float *logits = make(tokens * stride, sizeof *logits), *scores = make(slots, sizeof *scores);
         double *expected = make(slots, sizeof *expected);
         int32_t *ids = make(slots, sizeof *ids);
-        random_fill(&seed, 2, logits, tokens * stride);
-        random_fill(&seed, 1, scale, experts);
+        random_fill(&seed, number % 3 == 0 ? 50 : 2, logits, tokens * stride);
+        for (size_t i = 0; i < tokens * stride; i += 5)
+            logits[i] = -INFINITY;
         for (size_t i = 0; i < slots; i++) {
             ids[i] = random_between(&seed, 0, 2) ? (int32_t)(i % experts) : -1; /* some tokens have none */
-            scores[i] = ids[i] < 0 ? 0.0f : 1.0f / (1.0f + expf(-logits[i / experts * stride + i % experts]));
+            scores[i] = ids[i] < 0 ? 0.0f : 0.125f * (float)(i % 7);
             expected[i] = (double)scores[i];
         }
         for (size_t t = 0; t < tokens; t++)
-            expect_weights(&router, experts, logits + t * stride, expert_scaled ? scale : NULL, ids + t * experts,
-                           expected + t * experts);
+            expect_weights(weight, experts, logits + t * stride, ids + t * experts, expected + t * experts);
 
         struct array device_logits = array_of(context, MOECL_F32, logits, tokens * stride);
-        struct array device_scale = array_of(context, MOECL_F32, scale, experts);
         struct array device_ids = array_make(context, slots * sizeof *ids, ids);
         struct array weights = array_of(context, MOECL_F32, scores, slots);
         struct moecl_chain chain;
         ASSERT_OK(context, moecl_chain_begin(&chain, context, 0, NULL));
-        const struct moecl_choice_weights_call call = {
-            .tokens = tokens,
-            .slots = experts,
-            .router = &router,
-            .logits = device_logits.buffer,
-            .stride = stride,
-            .expert_scale = expert_scaled ? device_scale.buffer : (moecl_buffer){0},
-            .routing = {device_ids.buffer, weights.buffer},
-        };
-        ASSERT_OK(context, moecl_chain_end(&chain, moecl_choice_weights_enqueue(&kernels, &chain, &call), NULL));
+        ASSERT_OK(context, moecl_chain_end(&chain,
+                                           moecl_choice_weights_enqueue(
+                                               &kernels, &chain, tokens, experts, weight, device_logits.buffer, stride,
+                                               (moecl_routing){device_ids.buffer, weights.buffer}),
+                                           NULL));
         double *got = array_doubles(context, weights, MOECL_F32);
-        ASSERT_CLOSE(got, expected, slots, 1e-5);
+        ASSERT_CLOSE(got, expected, slots, 1e-6);
         free(got);
         free(logits);
-        free(scale);
         free(scores);
         free(expected);
         free(ids);
         array_release(&device_logits);
-        array_release(&device_scale);
         array_release(&device_ids);
         array_release(&weights);
     }
@@ -559,15 +457,10 @@ static void sinkhorn_refuses(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(experts_take_their_best_tokens),
-        cmocka_unit_test(experts_choose_at_the_limits),
-        cmocka_unit_test(expert_choice_refuses),
-        cmocka_unit_test(scores_are_the_routers),
-        cmocka_unit_test(weights_are_over_a_tokens_choices),
-        cmocka_unit_test(sinkhorn_follows_the_formula),
-        cmocka_unit_test(sinkhorn_balances),
-        cmocka_unit_test(sinkhorn_stays_finite),
-        cmocka_unit_test(sinkhorn_refuses),
+        cmocka_unit_test(experts_take_their_best_tokens), cmocka_unit_test(experts_choose_at_the_limits),
+        cmocka_unit_test(expert_choice_refuses),          cmocka_unit_test(weights_are_over_a_tokens_choices),
+        cmocka_unit_test(sinkhorn_follows_the_formula),   cmocka_unit_test(sinkhorn_balances),
+        cmocka_unit_test(sinkhorn_stays_finite),          cmocka_unit_test(sinkhorn_refuses),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
 }

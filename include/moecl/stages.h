@@ -28,11 +28,13 @@ MOECL_API moecl_status moecl_route(moecl_layer *layer, const moecl_forward *forw
 /* Each expert takes the `capacity` tokens of its largest keys, ties to the lower token (Zhou 2022). The choices of
  * token t are ids[t][e] = e where expert e took it, else -1; their weights are the scores, else 0. */
 typedef struct moecl_expert_choice_call {
-    size_t tokens, experts;      /* T, E */
-    size_t capacity;             /* C; more than T is T, and 0 takes nothing */
-    moecl_buffer scores;         /* f32 [T, stride], the first E columns; -infinity (or NaN) is taken last, and
-                                  * -infinity has weight 0 */
-    size_t stride;               /* floats from one row to the next */
+    size_t tokens, experts; /* T, E */
+    size_t capacity;        /* C; more than T is T, and 0 takes nothing */
+    moecl_buffer scores;    /* f32 [T, stride], the first E columns; NaN is taken last */
+    size_t stride;          /* floats from one row to the next */
+    moecl_buffer logits;    /* f32 [T, logits_stride]: -infinity masks: it is taken last, its weight is 0; memory
+                             * NULL: so do scores of -infinity */
+    size_t logits_stride;
     moecl_buffer selection_bias; /* f32 [E]: key = score + bias; memory NULL: key = score */
     moecl_routing routing;       /* out: [T,E] */
     moecl_buffer workspace;      /* as the query says */
