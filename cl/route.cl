@@ -214,8 +214,9 @@ inline void score_lanes(uint score, float8 z, const struct softmax *softmax, flo
     } else if (score == SCORE_SIGMOID) {
         *s = 1.0f / (1.0f + exp(-z));
     } else if (score == SCORE_SQRT_SOFTPLUS) {
+        /* Where exp(z) is small, log(1 + exp(z)) is exp(z): its root stays in fp32's range longer. */
         softplus_lanes(z, s);
-        *s = sqrt(*s);
+        *s = z < -16.0f ? exp(0.5f * z) : sqrt(*s);
     } else {
         *s = z;
     }
