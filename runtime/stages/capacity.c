@@ -121,9 +121,17 @@ moecl_status moecl_capacity_enqueue(const struct moecl_capacity_kernels *kernels
                                                ARGUMENT_BUFFER(call->routing.ids), ARGUMENT_BUFFER(parts.queue)};
     if (transposed)
         TRY(moecl_launch(chain, kernels->transpose, 2, choices, group, transpose, 4));
-    TRY(moecl_permute_enqueue(&kernels->permute, chain, call->tokens, call->slots, call->experts,
-                              transposed ? parts.queue : call->routing.ids, permutation, parts.permute,
-                              (moecl_buffer){0}));
+    const struct moecl_permute_call sort = {
+        .tokens = call->tokens,
+        .slots = call->slots,
+        .experts = call->experts,
+        .outputs = call->experts,
+        .row_capacity = call->tokens * call->slots,
+        .ids = transposed ? parts.queue : call->routing.ids,
+        .permutation = parts.permutation,
+        .workspace = parts.permute,
+    };
+    TRY(moecl_permute_enqueue(&kernels->permute, chain, &sort));
 
     const struct moecl_argument positions[] = {
         ARGUMENT_U32(call->tokens),         ARGUMENT_U32(call->slots),
