@@ -65,7 +65,7 @@ static moecl_status use(moecl_context *context, const char *directory)
 {
     moecl_model *model;
     moecl_layer_options options;
-    moecl_status status = moecl_model_open(context, directory, &model);
+    moecl_status status = moecl_model_open(context, directory, NULL, &model);
     if (status != MOECL_OK) {
         assert_null(model);
         return status;

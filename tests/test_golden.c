@@ -89,7 +89,7 @@ static void for_each_layer(const struct fixture *fixture, moecl_context *context
     moecl_model_info info;
     char path[1024];
     snprintf(path, sizeof(path), "%s/%s", MOECL_TEST_DATA, fixture->directory);
-    ASSERT_OK(context, moecl_model_open(context, path, &model));
+    ASSERT_OK(context, moecl_model_open(context, path, NULL, &model));
     moecl_model_describe(model, &info);
     size_t checked = 0;
     for (size_t layer = 0; layer < info.layers; layer++) {

@@ -45,7 +45,7 @@ static moecl_layer *load(moecl_context *context, const char *directory)
     moecl_model *model;
     moecl_layer_options options;
     moecl_layer *layer;
-    ASSERT_OK(context, moecl_model_open(context, directory, &model));
+    ASSERT_OK(context, moecl_model_open(context, directory, NULL, &model));
     ASSERT_OK(context, moecl_model_layer_options(model, 0, &options));
     ASSERT_OK(context, moecl_layer_load(model, 0, &options, &layer));
     moecl_model_close(model); /* the layer needs it no more */
@@ -97,7 +97,7 @@ static void test_refuses(void **state)
     moecl_model *model;
     moecl_layer_options options, other;
     moecl_layer *layer = NULL;
-    ASSERT_OK(context, moecl_model_open(context, MOECL_TEST_DATA "/golden/qwen2_moe", &model));
+    ASSERT_OK(context, moecl_model_open(context, MOECL_TEST_DATA "/golden/qwen2_moe", NULL, &model));
     ASSERT_OK(context, moecl_model_layer_options(model, 0, &options));
 
     assert_int_equal(moecl_layer_load(NULL, 0, &options, &layer), MOECL_INVALID_ARGUMENT);
@@ -125,7 +125,7 @@ static void test_refuses(void **state)
     moecl_model_close(model);
 
     /* a model without a shared expert, for a layer with one */
-    ASSERT_OK(context, moecl_model_open(context, MOECL_TEST_DATA "/golden/olmoe", &model));
+    ASSERT_OK(context, moecl_model_open(context, MOECL_TEST_DATA "/golden/olmoe", NULL, &model));
     assert_int_equal(moecl_layer_load(model, 0, &options, &layer), MOECL_INVALID_ARGUMENT);
     assert_non_null(strstr(moecl_context_error(context), "shared gate: no data"));
     moecl_model_close(model);
@@ -141,7 +141,7 @@ static void test_each_failure(void **state)
     moecl_layer_options options;
     moecl_layer *layer;
     size_t n = 0;
-    ASSERT_OK(context, moecl_model_open(context, MOECL_TEST_DATA "/golden/qwen2_moe", &model));
+    ASSERT_OK(context, moecl_model_open(context, MOECL_TEST_DATA "/golden/qwen2_moe", NULL, &model));
     ASSERT_OK(context, moecl_model_layer_options(model, 0, &options));
     ASSERT_OK(context, moecl_layer_load(model, 0, &options, &layer)); /* builds the programs, which stay */
     moecl_layer_destroy(layer);

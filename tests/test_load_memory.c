@@ -107,7 +107,7 @@ static moecl_layer *load(moecl_context *context, const char *directory, const ch
     moecl_model *model;
     moecl_layer_options options;
     moecl_layer *layer;
-    ASSERT_OK(context, moecl_model_open(context, directory, &model));
+    ASSERT_OK(context, moecl_model_open(context, directory, NULL, &model));
     ASSERT_OK(context, moecl_model_layer_options(model, 0, &options));
     options.variant = variant;
     ASSERT_OK(context, moecl_layer_load(model, 0, &options, &layer));

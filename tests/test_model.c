@@ -75,7 +75,7 @@ static char *data_path(const char *directory)
 static moecl_model *open_model(const char *directory)
 {
     moecl_model *model;
-    ASSERT_OK(context, moecl_model_open(context, directory, &model));
+    ASSERT_OK(context, moecl_model_open(context, directory, NULL, &model));
     return model;
 }
 
@@ -268,12 +268,12 @@ static void test_arguments(void **state)
 {
     (void)state;
     moecl_model *model = (moecl_model *)&model;
-    assert_int_equal(moecl_model_open(NULL, "x", &model), MOECL_INVALID_ARGUMENT);
+    assert_int_equal(moecl_model_open(NULL, "x", NULL, &model), MOECL_INVALID_ARGUMENT);
     assert_null(model);
-    assert_int_equal(moecl_model_open(context, NULL, &model), MOECL_INVALID_ARGUMENT);
+    assert_int_equal(moecl_model_open(context, NULL, NULL, &model), MOECL_INVALID_ARGUMENT);
     assert_non_null(strstr(moecl_context_error(context), "moecl_model_open"));
-    assert_int_equal(moecl_model_open(context, "", &model), MOECL_INVALID_ARGUMENT);
-    assert_int_equal(moecl_model_open(context, "x", NULL), MOECL_INVALID_ARGUMENT);
+    assert_int_equal(moecl_model_open(context, "", NULL, &model), MOECL_INVALID_ARGUMENT);
+    assert_int_equal(moecl_model_open(context, "x", NULL, NULL), MOECL_INVALID_ARGUMENT);
     moecl_layer_options options;
     moecl_layer_weights weights;
     assert_int_equal(moecl_model_layer_options(NULL, 0, &options), MOECL_INVALID_ARGUMENT);

@@ -221,7 +221,7 @@ static moecl_status read_all(moecl_context *context, const char *directory)
 {
     moecl_model *model;
     moecl_model_info info;
-    moecl_status status = moecl_model_open(context, directory, &model);
+    moecl_status status = moecl_model_open(context, directory, NULL, &model);
     if (status != MOECL_OK)
         return status;
     moecl_model_describe(model, &info);

@@ -193,7 +193,7 @@ static enum outcome run_inspect(const void *given, struct fault *fault)
     moecl_model *model = NULL;
     struct inspection inspection = {.run_count = 0};
     TRY_MOECL(context, moecl_context_create(&context));
-    TRY_MOECL(context, moecl_model_open(context, options->model, &model));
+    TRY_MOECL(context, moecl_model_open(context, options->model, NULL, &model));
     TRY(read_layers(context, model, &inspection, fault));
     TRY(find_device(context, options->common.device, &inspection, fault));
     if (options->common.json)

@@ -69,7 +69,7 @@ static enum outcome open_model(struct run *run, struct fault *fault)
     const struct run_options *options = run->options;
     enum outcome outcome = OUTCOME_SUCCESS;
     TRY_MOECL(run->context, moecl_context_create(&run->context));
-    TRY_MOECL(run->context, moecl_model_open(run->context, options->model, &run->model));
+    TRY_MOECL(run->context, moecl_model_open(run->context, options->model, NULL, &run->model));
     if (!moecl_model_is_moe(run->model, options->layer)) {
         moecl_model_info info;
         moecl_model_describe(run->model, &info);

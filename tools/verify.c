@@ -218,7 +218,7 @@ static enum outcome verify_model(struct verification *all, struct fault *fault)
     enum outcome outcome = OUTCOME_SUCCESS;
     moecl_layer_weights weights = {.experts = NULL};
     struct subject subject = {.tokens = options->tokens, .seed = options->seed};
-    TRY_MOECL(all->context, moecl_model_open(all->context, options->model, &all->model));
+    TRY_MOECL(all->context, moecl_model_open(all->context, options->model, NULL, &all->model));
     TRY_MOECL(all->context, moecl_model_layer_options(all->model, options->layer, &subject.layer));
     TRY_MOECL(all->context, moecl_model_weights(all->model, options->layer, &weights));
     apply_types(options, &subject.layer);

@@ -5,7 +5,8 @@
  * model.safetensors.index.json. The files are memory-mapped; tensors are F32, F16 or BF16. Files are not trusted:
  * every header, offset and shape is checked before it is used.
  *
- * Families: mixtral, qwen2_moe, qwen3_moe, olmoe (runtime/model/README.md says how to add one). */
+ * What a model's config.json and tensor names mean is its family's: a row of a table (runtime/model/README.md lists the
+ * families, and says how to add one), or a description of the caller's own. */
 #ifndef MOECL_MODEL_H
 #define MOECL_MODEL_H
 
@@ -33,27 +34,30 @@ MOECL_API moecl_status moecl_layer_set_weights(moecl_layer *layer, const moecl_l
 
 typedef struct moecl_model moecl_model;
 
-/* Opens a checkpoint directory. Needs no device; the context must outlive the model.
+/* Opens a checkpoint directory. Needs no device; the context must outlive the model. `family` NULL: the family is that
+ * of the config's model_type; else it is the path of a JSON file that describes the family in the terms of the table
+ * (runtime/model/README.md has an example).
  * MOECL_FILE_ERROR (a file is missing or unreadable), MOECL_BAD_FILE (malformed: the sentence says where),
  * MOECL_UNKNOWN_MODEL (no family has this model_type), MOECL_UNSUPPORTED (an activation or setting we lack). */
-MOECL_API moecl_status moecl_model_open(moecl_context *context, const char *directory, moecl_model **model);
+MOECL_API moecl_status moecl_model_open(moecl_context *context, const char *directory, const char *family,
+                                        moecl_model **model);
 MOECL_API void moecl_model_close(moecl_model *model); /* NULL is allowed */
 
 typedef struct moecl_model_info {
     const char *model_type; /* as config.json says; owned by the model */
-    const char *family;     /* the table row that serves it; static storage */
+    const char *family;     /* the first name of the family that serves it; owned by the model */
     size_t layers;          /* all of the model's layers; those that are dense count too */
 } moecl_model_info;
 MOECL_API void moecl_model_describe(const moecl_model *model, moecl_model_info *info);
 
 /* Whether layer `layer` (the N of the tensor names) is an MoE layer. false past the last layer. */
 MOECL_API bool moecl_model_is_moe(const moecl_model *model, size_t layer);
-/* The layer's options: sizes, router settings; `weights` is the type that its expert tensors have in the file,
- * `activations` MOECL_F32, the rest zero. MOECL_INVALID_ARGUMENT (no such layer, or a dense one),
+/* The layer's options: sizes, router, functions; `weights` is the type that its expert tensors have in the file (MOECL_F32
+ * where they differ), `activations` MOECL_F32, the rest zero. MOECL_INVALID_ARGUMENT (no such layer, or a dense one),
  * MOECL_BAD_FILE (a tensor is missing or has the wrong shape or dtype; the sentence names it). */
 MOECL_API moecl_status moecl_model_layer_options(moecl_model *model, size_t layer, moecl_layer_options *options);
-/* The layer's weights: matrices that point into the mapped files, valid until the model is closed. Free the array
- * with moecl_model_weights_free(). */
+/* The layer's weights: matrices, strided as the files store them, that point into the mapped files, valid until the
+ * model is closed. Free the arrays with moecl_model_weights_free(). */
 MOECL_API moecl_status moecl_model_weights(moecl_model *model, size_t layer, moecl_layer_weights *weights);
 MOECL_API void moecl_model_weights_free(moecl_layer_weights *weights); /* zeroes it; NULL is allowed */
 

@@ -6,12 +6,15 @@
 #include <moecl/model.h>
 
 #include "checkpoint.h"
+#include "config.h"
 #include "device/context.h"
-#include "family.h"
 
 struct moecl_model {
     struct moecl_context *context;
     char *directory;
+    /* both NULL where the family is a row of the table */
+    json_t *description; /* holds the strings of the family */
+    struct moecl_family *family;
     struct moecl_config config;
     struct moecl_checkpoint checkpoint;
 };

@@ -11,7 +11,7 @@ int main(void)
     if (moecl_context_create(&context) != MOECL_OK)
         return 1;
     moecl_model *model = NULL;
-    const moecl_status status = moecl_model_open(context, "/nonexistent", &model);
+    const moecl_status status = moecl_model_open(context, "/nonexistent", NULL, &model);
     moecl_context_destroy(context);
     return status == MOECL_FILE_ERROR && strcmp(moecl_version(), MOECL_VERSION_STRING) == 0 ? 0 : 1;
 }
