@@ -113,7 +113,7 @@ static void test_config(void **state)
         {EDIT, config, "\"num_experts\": 8", "\"num_experts\": 2000", MOECL_UNSUPPORTED, "2000 experts"},
         {EDIT, config, "\"num_experts\"", "\"number_of_experts\"", MOECL_BAD_FILE, "\"num_experts\" is missing"},
         {EDIT, config, "\"use_cache\"", "\"vocab_size\"", MOECL_BAD_FILE, "duplicate"},
-        {EDIT, config, "\"silu\"", "\"gelu\"", MOECL_UNSUPPORTED, "\"gelu\""},
+        {EDIT, config, "\"silu\"", "\"mish\"", MOECL_UNSUPPORTED, "\"mish\""},
         {EDIT, config, "\"num_experts\": 8", "\"num_experts\": 9", MOECL_BAD_FILE,
          "\"model.layers.0.mlp.gate.weight\" has the shape [8, 64], expected [9, 64]"},
     };

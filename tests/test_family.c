@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/family.h"
+#include "model/config.h"
 
 /* A config that is right, of which the cases change something. */
 static const char qwen2_moe[] =
@@ -29,7 +29,7 @@ static const char mixtral[] = "{\"model_type\":\"mixtral\",\"num_hidden_layers\"
 static moecl_status read_text(const char *text, struct moecl_error *error, struct moecl_config *config)
 {
     *error = (struct moecl_error){.sentence = ""};
-    return moecl_config_read(error, "some/config.json", text, strlen(text), config);
+    return moecl_config_read(error, "some/config.json", text, strlen(text), NULL, config);
 }
 
 /* Reads `base` with the members of the object `change` in place of its own. A member "-" is taken out. */
@@ -64,7 +64,7 @@ static void read_right(const char *base, const char *change, struct moecl_config
 
 /* --------------------------------------------------------------------------------------------- what is read -- */
 
-static void test_reads_every_family(void **state)
+static void test_reads_sizes(void **state)
 {
     (void)state;
     static const struct {
@@ -80,16 +80,19 @@ static void test_reads_every_family(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct moecl_config config;
         read_right(cases[i].text, "{}", &config);
-        assert_string_equal(config.family->model_type, cases[i].name);
+        assert_string_equal(config.family->model_types[0], cases[i].name);
+        assert_string_equal(config.model_type, cases[i].name);
         assert_int_equal(config.layers, 8);
-        assert_int_equal(config.hidden, 64);
-        assert_int_equal(config.experts, 16);
-        assert_int_equal(config.top_k, 4);
-        assert_int_equal(config.intermediate, 32);
-        assert_int_equal(config.shared_intermediate, cases[i].shared_intermediate);
-        assert_int_equal(config.normalise, cases[i].normalise);
-        for (size_t layer = 0; layer < 8; layer++)
-            assert_true(config.moe[layer]);
+        for (size_t layer = 0; layer < 8; layer++) {
+            const moecl_layer_options *options = &config.layer[layer].options;
+            assert_true(config.layer[layer].moe);
+            assert_int_equal(options->hidden, 64);
+            assert_int_equal(options->experts, 16);
+            assert_int_equal(options->top_k, 4);
+            assert_int_equal(options->intermediate, 32);
+            assert_int_equal(options->shared_intermediate, cases[i].shared_intermediate);
+            assert_int_equal(options->router.normalisation, cases[i].normalise);
+        }
         moecl_config_free(&config);
     }
 }
@@ -111,7 +114,8 @@ static void test_normalise(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct moecl_config config;
         read_right(cases[i].base, cases[i].change, &config);
-        assert_int_equal(config.normalise, cases[i].expected);
+        assert_int_equal(config.layer[0].options.router.normalisation,
+                         cases[i].expected ? MOECL_NORMALISATION_SUM : MOECL_NORMALISATION_NONE);
         moecl_config_free(&config);
     }
 }
@@ -130,7 +134,7 @@ static void test_spellings(void **state)
         for (size_t i = 0; i < sizeof changes / sizeof changes[0]; i++) {
             struct moecl_config config;
             read_right(bases[base], changes[i], &config);
-            assert_int_equal(config.experts, 12);
+            assert_int_equal(config.layer[0].options.experts, 12);
             moecl_config_free(&config);
         }
 }
@@ -153,7 +157,7 @@ static void test_dense_layers(void **state)
         struct moecl_config config;
         read_right(cases[i].base, cases[i].change, &config);
         for (size_t layer = 0; layer < 8; layer++)
-            assert_int_equal(config.moe[layer], cases[i].layers[layer] == 'm');
+            assert_int_equal(config.layer[layer].moe, cases[i].layers[layer] == 'm');
         moecl_config_free(&config);
     }
 }
@@ -161,11 +165,26 @@ static void test_dense_layers(void **state)
 static void test_activations(void **state)
 {
     (void)state;
-    static const char *const same[] = {"{}", "{\"hidden_act\":null}", "{\"hidden_act\":\"silu\"}",
-                                       "{\"hidden_act\":\"swish\"}"};
-    for (size_t i = 0; i < sizeof same / sizeof same[0]; i++) {
+    static const struct {
+        const char *change;
+        moecl_activation expected;
+    } cases[] = {
+        {"{}", MOECL_ACTIVATION_SILU},
+        {"{\"hidden_act\":null}", MOECL_ACTIVATION_SILU},
+        {"{\"hidden_act\":\"silu\"}", MOECL_ACTIVATION_SILU},
+        {"{\"hidden_act\":\"swish\"}", MOECL_ACTIVATION_SILU},
+        {"{\"hidden_act\":\"gelu\"}", MOECL_ACTIVATION_GELU},
+        {"{\"hidden_act\":\"gelu_new\"}", MOECL_ACTIVATION_GELU_TANH},
+        {"{\"hidden_act\":\"gelu_pytorch_tanh\"}", MOECL_ACTIVATION_GELU_TANH},
+        {"{\"hidden_act\":\"relu\"}", MOECL_ACTIVATION_RELU},
+        {"{\"hidden_act\":\"relu2\"}", MOECL_ACTIVATION_RELU_SQUARED},
+        {"{\"hidden_act\":\"linear\"}", MOECL_ACTIVATION_IDENTITY},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct moecl_config config;
-        read_right(olmoe, same[i], &config);
+        read_right(qwen2_moe, cases[i].change, &config);
+        assert_int_equal(config.layer[0].options.function.activation, cases[i].expected);
+        assert_int_equal(config.layer[0].options.shared_function.activation, cases[i].expected);
         moecl_config_free(&config);
     }
 }
@@ -195,14 +214,19 @@ static void test_tensor_names(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct moecl_config config;
         char name[100];
-        const char *const expected[3] = {cases[i].first, cases[i].second, NULL};
+        const char *const expected[2] = {cases[i].first, cases[i].second};
         read_right(cases[i].base, "{}", &config);
-        for (size_t attempt = 0; attempt < 3; attempt++) {
+        for (size_t attempt = 0; attempt < 2; attempt++) {
             bool found = moecl_family_tensor_name(config.family, cases[i].role, 5, 11, attempt, name, sizeof name);
             assert_int_equal(found, expected[attempt] != NULL);
             if (found)
                 assert_string_equal(name, expected[attempt]);
         }
+        size_t attempts = 0;
+        while (moecl_family_tensor_name(config.family, cases[i].role, 5, 11, attempts, name, sizeof name))
+            attempts++;
+        assert_true(attempts <= (size_t)(MOECL_SPELLINGS * MOECL_SPELLINGS));
+        assert_int_equal(attempts > 0, cases[i].first != NULL);
         moecl_config_free(&config);
     }
 }
@@ -217,7 +241,7 @@ static void assert_refused(const char *what, moecl_status status, moecl_status e
     assert_int_equal(status, expected);
     assert_non_null(strstr(error->sentence, sentence));
     assert_non_null(strstr(error->sentence, "some/config.json"));
-    assert_null(config->moe);
+    assert_null(config->layer);
 }
 
 static void test_refuses_changes(void **state)
@@ -233,7 +257,7 @@ static void test_refuses_changes(void **state)
         {"{\"model_type\":\"llama\"}", MOECL_UNKNOWN_MODEL, "\"llama\" is of no known family: mixtral, qwen2_moe"},
         {"{\"model_type\":\"\"}", MOECL_UNKNOWN_MODEL, "\"\" is of no known family"},
         {"{\"model_type\":\"\\u001b[0m\"}", MOECL_UNKNOWN_MODEL, "\"?[0m\""},
-        {"{\"hidden_act\":\"gelu\"}", MOECL_UNSUPPORTED, "\"gelu\""},
+        {"{\"hidden_act\":\"mish\"}", MOECL_UNSUPPORTED, "\"mish\" of \"hidden_act\""},
         {"{\"hidden_act\":1}", MOECL_BAD_FILE, "\"hidden_act\" is an integer"},
         {"{\"quantization_config\":{\"quant_method\":\"fp8\"}}", MOECL_UNSUPPORTED, "quant_method \"fp8\""},
         {"{\"quantization_config\":7}", MOECL_UNSUPPORTED, "quantised"},
@@ -245,9 +269,10 @@ static void test_refuses_changes(void **state)
         {"{\"hidden_size\":64.0}", MOECL_BAD_FILE, "\"hidden_size\" is a fraction"},
         {"{\"hidden_size\":-64}", MOECL_BAD_FILE, "\"hidden_size\" is -64"},
         {"{\"hidden_size\":9223372036854775807}", MOECL_BAD_FILE, "9223372036854775807"},
-        {"{\"hidden_size\":[64]}", MOECL_BAD_FILE, "\"hidden_size\" is an array"},
+        {"{\"hidden_size\":[64]}", MOECL_BAD_FILE, "\"hidden_size\" has no entry for layer 1"},
         {"{\"hidden_size\":null}", MOECL_BAD_FILE, "\"hidden_size\" is missing"},
-        {"{\"num_experts\":\"-\"}", MOECL_BAD_FILE, "\"num_experts\" is missing (also spelled \"num_local_experts\")"},
+        {"{\"num_experts\":\"-\"}", MOECL_BAD_FILE,
+         "\"num_experts\" is missing (also spelled \"num_local_experts\", \"n_routed_experts\")"},
         {"{\"num_local_experts\":17}", MOECL_BAD_FILE, "\"num_experts\" and \"num_local_experts\""},
         {"{\"num_experts\":0}", MOECL_BAD_FILE, "\"num_experts\" is 0"},
         {"{\"num_experts\":1025}", MOECL_UNSUPPORTED, "1025 experts"},
@@ -320,7 +345,7 @@ static void test_refuses_deep_nesting(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reads_every_family),
+        cmocka_unit_test(test_reads_sizes),
         cmocka_unit_test(test_normalise),
         cmocka_unit_test(test_spellings),
         cmocka_unit_test(test_dense_layers),

@@ -87,8 +87,8 @@ static moecl_status check_size(const struct reader *reader, const char *key, con
     const json_int_t number = json_integer_value(value);
     if (number < (json_int_t)minimum || (uintmax_t)number > maximum)
         return moecl_error_set(reader->error, MOECL_BAD_FILE,
-                               "%s: \"%s\" is %" JSON_INTEGER_FORMAT ", expected %zu to %zu", reader->path, key,
-                               number, minimum, maximum);
+                               "%s: \"%s\" is %" JSON_INTEGER_FORMAT ", expected %zu to %zu", reader->path, key, number,
+                               minimum, maximum);
     *size = (size_t)number;
     return MOECL_OK;
 }
@@ -135,8 +135,8 @@ static moecl_status read_real(const struct reader *reader, const char *key, cons
         return wrong_kind(reader, key, value, "a number");
     *number = json_number_value(value);
     if (!(*number >= 0.0 && *number <= (double)FLT_MAX))
-        return moecl_error_set(reader->error, MOECL_BAD_FILE, "%s: \"%s\" is %g, expected a number that is not negative",
-                               reader->path, key, *number);
+        return moecl_error_set(reader->error, MOECL_BAD_FILE,
+                               "%s: \"%s\" is %g, expected a number that is not negative", reader->path, key, *number);
     return MOECL_OK;
 }
 
@@ -207,7 +207,10 @@ out:
     return status;
 }
 
-#define USUAL(path, ...) {.member = offsetof(struct moecl_reading, options.path), .keys = {__VA_ARGS__}}
+#define USUAL(path, ...)                                                                                               \
+    {                                                                                                                  \
+        .member = offsetof(struct moecl_reading, options.path), .keys = { __VA_ARGS__ }                                \
+    }
 static const struct moecl_source usual_sources[] = {
     USUAL(hidden, "hidden_size"),
     USUAL(experts, "num_experts", "num_local_experts", "n_routed_experts"),
@@ -574,8 +577,7 @@ static moecl_status unknown_family(const struct reader *reader, const char *mode
                         "%s: the model_type \"%s\" is of no known family:", reader->path, QUOTE(model_type));
     for (size_t i = 0; (family = moecl_family_row(i)); i++)
         if (!family->refusal)
-            status =
-                moecl_error_append(reader->error, status, "%s %s", i == 0 ? "" : ",", family->model_types[0]);
+            status = moecl_error_append(reader->error, status, "%s %s", i == 0 ? "" : ",", family->model_types[0]);
     return status;
 }
 
@@ -595,7 +597,7 @@ static moecl_status find_family(const struct reader *reader, const json_t *confi
     if (!read->family && inner)
         read->family = moecl_family_find(inner);
     if (!read->family)
-        TRY(unknown_family(reader, model_type));
+        return unknown_family(reader, model_type);
     if (read->family->refusal)
         FAIL(reader->error, MOECL_UNSUPPORTED, "%s: models of the family %s are not supported: %s", reader->path,
              read->family->model_types[0], read->family->refusal);

@@ -178,7 +178,7 @@ static moecl_status read_source(const struct description *description, const cha
     }
     struct moecl_source *place = source_for(description->family, source.member);
     if (!place)
-        TRY(wrong(description, name, "there are too many sources"));
+        return wrong(description, name, "there are too many sources");
     *place = source;
 out:
     return status;
@@ -192,8 +192,7 @@ static moecl_status read_sources(const struct description *description, const js
 
     if (!json_is_object(sources))
         TRY(wrong(description, needed ? "needs" : "takes", "expected an object"));
-    json_object_foreach((json_t *)(uintptr_t)sources, name, value)
-        TRY(read_source(description, name, value, needed));
+    json_object_foreach((json_t *)(uintptr_t)sources, name, value) TRY(read_source(description, name, value, needed));
 out:
     return status;
 }
@@ -218,8 +217,7 @@ static const char *const conditions[] = {
 enum { CONDITIONS = sizeof conditions / sizeof conditions[0] };
 
 /* {"key": K, "is": V} and so on: the condition is the member that has its name, the value what stands there. */
-static moecl_status read_condition(const struct description *description, const json_t *object,
-                                   struct moecl_case *item)
+static moecl_status read_condition(const struct description *description, const json_t *object, struct moecl_case *item)
 {
     static const char *const digits[] = {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"};
     size_t found = 0;
@@ -369,9 +367,15 @@ static const struct {
     const char *name;
     read_part *read;
 } parts[] = {
-    {"like", read_like},       {"model_types", read_model_types}, {"prefixes", read_prefixes},
-    {"options", read_options}, {"needs", read_needs},             {"takes", read_takes},
-    {"cases", read_cases},     {"tensors", read_tensors},         {"fixed_activation", read_fixed_activation},
+    {"like", read_like},
+    {"model_types", read_model_types},
+    {"prefixes", read_prefixes},
+    {"options", read_options},
+    {"needs", read_needs},
+    {"takes", read_takes},
+    {"cases", read_cases},
+    {"tensors", read_tensors},
+    {"fixed_activation", read_fixed_activation},
 };
 enum { PARTS = sizeof parts / sizeof parts[0] };
 

@@ -5,38 +5,64 @@
 
 /* ------------------------------------------------------------------------------------- what rows are made of -- */
 
-#define AT(path) offsetof(struct moecl_reading, path)
+#define AT(path)     offsetof(struct moecl_reading, path)
 #define OPTION(path) AT(options.path)
 
 /* Sources: a number that config.json must have, one that it may have. */
-#define NEEDS(path, ...) {.member = OPTION(path), .needed = true, .keys = {__VA_ARGS__}}
-#define TAKES(path, ...) {.member = OPTION(path), .keys = {__VA_ARGS__}}
-#define CONVERTS(path, how, ...) {.member = OPTION(path), .conversion = MOECL_##how, .keys = {__VA_ARGS__}}
-#define LAYERS(...) {.member = AT(layers), .needed = true, .keys = {__VA_ARGS__}}
+#define NEEDS(path, ...)                                                                                               \
+    {                                                                                                                  \
+        .member = OPTION(path), .needed = true, .keys = { __VA_ARGS__ }                                                \
+    }
+#define TAKES(path, ...)                                                                                               \
+    {                                                                                                                  \
+        .member = OPTION(path), .keys = { __VA_ARGS__ }                                                                \
+    }
+#define CONVERTS(path, how, ...)                                                                                       \
+    {                                                                                                                  \
+        .member = OPTION(path), .conversion = MOECL_##how, .keys = { __VA_ARGS__ }                                     \
+    }
+#define LAYERS(...)                                                                                                    \
+    {                                                                                                                  \
+        .member = AT(layers), .needed = true, .keys = { __VA_ARGS__ }                                                  \
+    }
 /* The shared expert is as wide as so many experts. */
-#define SHARED_EXPERTS(...) {.member = AT(shared_experts), .keys = {__VA_ARGS__}}
+#define SHARED_EXPERTS(...)                                                                                            \
+    {                                                                                                                  \
+        .member = AT(shared_experts), .keys = { __VA_ARGS__ }                                                          \
+    }
 
 /* Cases: member = to, where ... */
-#define IS(key, text, path, result) {.keys = {key}, .value = (text), .member = OPTION(path), .to = (result)}
-#define KNOWN(key, text) {.keys = {key}, .value = (text), .member = AT(nothing), .to = true}
-#define REFUSED(key, text) {.keys = {key}, .value = (text), .member = AT(unsupported), .to = true}
-#define ALWAYS(path, result) {.condition = MOECL_ALWAYS, .member = OPTION(path), .to = (result)}
+#define IS(key, text, path, result)                                                                                    \
+    {                                                                                                                  \
+        .keys = {key}, .value = (text), .member = OPTION(path), .to = (result)                                         \
+    }
+#define KNOWN(key, text)                                                                                               \
+    {                                                                                                                  \
+        .keys = {key}, .value = (text), .member = AT(nothing), .to = true                                              \
+    }
+#define REFUSED(key, text)                                                                                             \
+    {                                                                                                                  \
+        .keys = {key}, .value = (text), .member = AT(unsupported), .to = true                                          \
+    }
+#define ALWAYS(path, result)                                                                                           \
+    {                                                                                                                  \
+        .condition = MOECL_ALWAYS, .member = OPTION(path), .to = (result)                                              \
+    }
 #define NORMALISES(...)                                                                                                \
-    {.keys = {__VA_ARGS__},                                                                                            \
-     .value = "true",                                                                                                  \
-     .member = OPTION(router.normalisation),                                                                           \
-     .to = MOECL_NORMALISATION_SUM},                                                                                   \
+    {.keys = {__VA_ARGS__}, .value = "true", .member = OPTION(router.normalisation), .to = MOECL_NORMALISATION_SUM},   \
     {                                                                                                                  \
         .keys = {__VA_ARGS__}, .value = "false", .member = OPTION(router.normalisation),                               \
         .to = MOECL_NORMALISATION_NONE                                                                                 \
     }
 
 /* Layers that are dense. */
-#define DENSE(how, ...) {.condition = MOECL_##how, .member = AT(dense), .to = true, __VA_ARGS__}
-#define DENSE_WHERE(key, text) DENSE(IS, .keys = {key}, .value = (text))
-#define LAYER_TYPES DENSE_WHERE("mlp_layer_types", "dense"), KNOWN("mlp_layer_types", "sparse")
-#define FIRST_DENSE(key, number)                                                                                       \
-    DENSE(BELOW, .keys = {key}, .otherwise = (number), .unless = "mlp_layer_types")
+#define DENSE(how, ...)                                                                                                \
+    {                                                                                                                  \
+        .condition = MOECL_##how, .member = AT(dense), .to = true, __VA_ARGS__                                         \
+    }
+#define DENSE_WHERE(key, text)   DENSE(IS, .keys = {key}, .value = (text))
+#define LAYER_TYPES              DENSE_WHERE("mlp_layer_types", "dense"), KNOWN("mlp_layer_types", "sparse")
+#define FIRST_DENSE(key, number) DENSE(BELOW, .keys = {key}, .otherwise = (number), .unless = "mlp_layer_types")
 #define DEEPSEEK_LAYERS(number)                                                                                        \
     LAYER_TYPES, FIRST_DENSE("first_k_dense_replace", number),                                                         \
         DENSE(OFF_STEP, .keys = {"moe_layer_freq"}, .otherwise = 1, .phase = 0, .unless = "mlp_layer_types")
@@ -67,24 +93,27 @@
         TENSOR(SHARED_DOWN_BIAS, expert ".down_proj.bias")
 #define SHARED_LINEARS                                                                                                 \
     TENSOR(SHARED_GATE_UP, "shared_mlp.input_linear.weight"), TENSOR(SHARED_DOWN, "shared_mlp.output_linear.weight")
-#define QWEN_TENSORS TENSOR(ROUTER, "mlp.gate.weight"), PROJECTIONS("mlp")
-#define QWEN_SHARED SHARED("mlp.shared_expert"), TENSOR(SHARED_SCALE, "mlp.shared_expert_gate.weight")
-#define MIXTRAL_TENSORS TENSOR(ROUTER, "block_sparse_moe.gate.weight"), W_MATRICES("block_sparse_moe")
-#define DEEPSEEK_BIAS TENSOR(SELECTION_BIAS, "mlp.gate.e_score_correction_bias")
+#define QWEN_TENSORS     TENSOR(ROUTER, "mlp.gate.weight"), PROJECTIONS("mlp")
+#define QWEN_SHARED      SHARED("mlp.shared_expert"), TENSOR(SHARED_SCALE, "mlp.shared_expert_gate.weight")
+#define MIXTRAL_TENSORS  TENSOR(ROUTER, "block_sparse_moe.gate.weight"), W_MATRICES("block_sparse_moe")
+#define DEEPSEEK_BIAS    TENSOR(SELECTION_BIAS, "mlp.gate.e_score_correction_bias")
 #define DEEPSEEK_TENSORS QWEN_TENSORS, SHARED("mlp.shared_experts")
 
 /* Routers. */
-#define SOFTMAX_SUM .router = {.normalisation = MOECL_NORMALISATION_SUM}
-#define TOP_LOGITS .score = MOECL_SCORE_LOGIT, .weight = MOECL_WEIGHT_SOFTMAX
-#define BIASED_SIGMOID .score = MOECL_SCORE_SIGMOID, .selection_biased = true
+#define SOFTMAX_SUM        .router = {.normalisation = MOECL_NORMALISATION_SUM}
+#define TOP_LOGITS         .score = MOECL_SCORE_LOGIT, .weight = MOECL_WEIGHT_SOFTMAX
+#define BIASED_SIGMOID     .score = MOECL_SCORE_SIGMOID, .selection_biased = true
 #define BIASED_SIGMOID_SUM BIASED_SIGMOID, .normalisation = MOECL_NORMALISATION_SUM
-#define DEEPSEEK_ROUTER BIASED_SIGMOID_SUM, .epsilon = 1e-20F, .group_score = MOECL_GROUP_SCORE_SUM_OF_TWO
-#define DEEPSEEK_GROUPS TAKES(router.groups, "n_group"), TAKES(router.top_groups, "topk_group")
-#define ROUTED_SCALE TAKES(router.scale, "routed_scaling_factor")
-#define DEEPSEEK_SOURCES DEEPSEEK_GROUPS, ROUTED_SCALE, SHARED_EXPERTS("n_shared_experts")
+#define DEEPSEEK_ROUTER    BIASED_SIGMOID_SUM, .epsilon = 1e-20F, .group_score = MOECL_GROUP_SCORE_SUM_OF_TWO
+#define DEEPSEEK_GROUPS    TAKES(router.groups, "n_group"), TAKES(router.top_groups, "topk_group")
+#define ROUTED_SCALE       TAKES(router.scale, "routed_scaling_factor")
+#define DEEPSEEK_SOURCES   DEEPSEEK_GROUPS, ROUTED_SCALE, SHARED_EXPERTS("n_shared_experts")
 
 #define SWIGLU_OAI                                                                                                     \
-    .function = {.activation = MOECL_ACTIVATION_SILU, .alpha = 1.702F, .clamp = MOECL_CLAMP_BEFORE, .limit = 7.0F,     \
+    .function = {.activation = MOECL_ACTIVATION_SILU,                                                                  \
+                 .alpha = 1.702F,                                                                                      \
+                 .clamp = MOECL_CLAMP_BEFORE,                                                                          \
+                 .limit = 7.0F,                                                                                        \
                  .up_offset = 1.0F}
 #define SWIGLU_OAI_SOURCES TAKES(function.alpha, "swiglu_alpha"), TAKES(function.limit, "swiglu_limit")
 
@@ -156,10 +185,9 @@ static const struct moecl_family families[] = {
         .model_types = {"minimax_m3_vl", "minimax_m3_vl_text"},
         .base.options = {.router = {BIASED_SIGMOID_SUM, .scale = 2.0F}, SWIGLU_OAI},
         .fixed_activation = true,
-        .sources = {NEEDS(intermediate, "intermediate_size"),
-                    NEEDS(shared_intermediate, "shared_intermediate_size"), ROUTED_SCALE, SWIGLU_OAI_SOURCES},
-        .cases = {LAYER_TYPES,
-                  DENSE(IS, .keys = {"moe_layer_freq"}, .value = "0", .unless = "mlp_layer_types")},
+        .sources = {NEEDS(intermediate, "intermediate_size"), NEEDS(shared_intermediate, "shared_intermediate_size"),
+                    ROUTED_SCALE, SWIGLU_OAI_SOURCES},
+        .cases = {LAYER_TYPES, DENSE(IS, .keys = {"moe_layer_freq"}, .value = "0", .unless = "mlp_layer_types")},
         .tensors = {MIXTRAL_TENSORS, TENSOR(SELECTION_BIAS, "block_sparse_moe.e_score_correction_bias"),
                     SHARED("block_sparse_moe.shared_experts")},
     },
@@ -168,7 +196,9 @@ static const struct moecl_family families[] = {
         .base.options.router = {.group_mask = MOECL_GROUP_MASK_ZERO},
         .base.shared_experts = 2,
         .sources = {DEEPSEEK_SOURCES},
-        .cases = {DEEPSEEK_LAYERS(0), KNOWN("topk_method", "greedy"), KNOWN("topk_method", "group_limited_greedy"),
+        .cases = {DEEPSEEK_LAYERS(0),
+                  KNOWN("topk_method", "greedy"),
+                  KNOWN("topk_method", "group_limited_greedy"),
                   {.condition = MOECL_IS_NOT,
                    .keys = {"topk_method"},
                    .value = "group_limited_greedy",
@@ -195,7 +225,8 @@ static const struct moecl_family families[] = {
         .base.shared_experts = 1,
         .sources = {ROUTED_SCALE, SHARED_EXPERTS("n_shared_experts"), TAKES(function.limit, "swiglu_limit")},
         .cases = {IS("mlp_layer_types", "hash_moe", router.selection, MOECL_SELECTION_TABLE),
-                  IS("mlp_layer_types", "hash_moe", router.selection_biased, false), KNOWN("mlp_layer_types", "moe"),
+                  IS("mlp_layer_types", "hash_moe", router.selection_biased, false),
+                  KNOWN("mlp_layer_types", "moe"),
                   {.condition = MOECL_BELOW,
                    .keys = {"num_hash_layers"},
                    .otherwise = 3,
@@ -317,7 +348,9 @@ static const struct moecl_family families[] = {
         .base.options = {.router = {TOP_LOGITS, .normalisation = MOECL_NORMALISATION_SUM, .scale = 0.5F},
                          .shared_scale = 0.5F},
         .sources = {NEEDS(intermediate, "intermediate_size"), SHARED_EXPERTS("num_shared_experts")},
-        .cases = {LAYER_TYPES, FIRST_DENSE("first_k_dense_replace", 0), NORMALISES("norm_topk_prob"),
+        .cases = {LAYER_TYPES,
+                  FIRST_DENSE("first_k_dense_replace", 0),
+                  NORMALISES("norm_topk_prob"),
                   IS("expert_selection_fn", "sigmoid", router.weight, MOECL_WEIGHT_SIGMOID),
                   KNOWN("expert_selection_fn", "softmax"),
                   {.condition = MOECL_IS_NOT,
@@ -328,7 +361,11 @@ static const struct moecl_family families[] = {
                   KNOWN("shared_expert_combination_strategy", "average"),
                   IS("shared_expert_combination_strategy", "sum", router.scale, 1),
                   IS("shared_expert_combination_strategy", "sum", shared_scale, 1),
-                  {.keys = {"num_shared_experts"}, .value = "0", .or_absent = true, .member = OPTION(router.scale), .to = 1}},
+                  {.keys = {"num_shared_experts"},
+                   .value = "0",
+                   .or_absent = true,
+                   .member = OPTION(router.scale),
+                   .to = 1}},
         .tensors = {DEEPSEEK_TENSORS},
     },
     {
@@ -417,9 +454,8 @@ static const struct moecl_family families[] = {
         .base.options.router = {.score = MOECL_SCORE_LOGIT, .weight = MOECL_WEIGHT_SIGMOID, .weight_on_input = true},
         .base.shared_experts = 1,
         .sources = {NEEDS(intermediate, "intermediate_size")},
-        .cases = {DENSE(UNLISTED, .keys = {"moe_layers"}),
-                  DENSE(OFF_STEP, .keys = {"interleave_moe_layer_step"}, .otherwise = 1, .phase = -1,
-                        .unless = "moe_layers")},
+        .cases = {DENSE(UNLISTED, .keys = {"moe_layers"}), DENSE(OFF_STEP, .keys = {"interleave_moe_layer_step"},
+                                                                 .otherwise = 1, .phase = -1, .unless = "moe_layers")},
         .tensors = {TENSOR(ROUTER, "feed_forward.router.weight"), PROJECTIONS("feed_forward"),
                     SHARED("feed_forward.shared_expert")},
     },
@@ -454,8 +490,7 @@ static const struct moecl_family families[] = {
                          .router.capacity = {.kind = MOECL_CAPACITY_FIXED, .value = 64.0F},
                          .function = {.ungated = true, .activation = MOECL_ACTIVATION_RELU}},
         .sources = {LAYERS("num_layers"), NEEDS(hidden, "d_model"), NEEDS(intermediate, "d_ff"),
-                    TAKES(router.capacity.value, "expert_capacity"),
-                    TAKES(router.input_jitter, "router_jitter_noise"),
+                    TAKES(router.capacity.value, "expert_capacity"), TAKES(router.input_jitter, "router_jitter_noise"),
                     TAKES(function.activation, "dense_act_fn")},
         .cases = {IS("router_bias", "true", router.biased, true),
                   DENSE(OFF_STEP, .keys = {"encoder_sparse_step"}, .otherwise = 1, .phase = 1)},
@@ -504,8 +539,7 @@ static const struct moecl_family families[] = {
         .cases = {NORMALISES("norm_topk_prob"), REFUSED("mlp_bias", "true"),
                   DENSE(IS_NOT, .keys = {"layers_block_type"}, .value = "moe", .unless = "hybrid_override_pattern"),
                   DENSE(LETTER_NOT, .keys = {"hybrid_override_pattern"}, .value = "E")},
-        .tensors = {TENSOR(ROUTER, "mixer.gate.weight"),
-                    TENSOR(SELECTION_BIAS, "mixer.gate.e_score_correction_bias"),
+        .tensors = {TENSOR(ROUTER, "mixer.gate.weight"), TENSOR(SELECTION_BIAS, "mixer.gate.e_score_correction_bias"),
                     TENSOR(UP, "mixer.experts.#.up_proj.weight", "mixer.experts.up_proj"),
                     TENSOR(DOWN, "mixer.experts.#.down_proj.weight", "mixer.experts.down_proj"),
                     TENSOR(SHARED_UP, "mixer.shared_experts.up_proj.weight"),
@@ -538,8 +572,7 @@ static const struct moecl_family families[] = {
         .cases = {LAYER_TYPES, DENSE(BELOW, .otherwise = 1, .unless = "mlp_layer_types"),
                   IS("moe_apply_router_weight_on_input", "true", router.weight_on_input, true)},
         .tensors = {QWEN_TENSORS, SHARED("mlp.shared_expert"),
-                    TENSOR(SELECTION_BIAS, "mlp.experts.e_score_correction_bias",
-                           "mlp.gate.e_score_correction_bias")},
+                    TENSOR(SELECTION_BIAS, "mlp.experts.e_score_correction_bias", "mlp.gate.e_score_correction_bias")},
     },
     {
         .model_types = {"step3p7", "step3p5"},

@@ -8,10 +8,22 @@
 /* -------------------------------------------------------------------------------------------------- members -- */
 
 #define AT(path) offsetof(struct moecl_reading, path)
-#define SIZE(path) {#path, AT(options.path), MOECL_MEMBER_SIZE, MOECL_CHOICE_COUNT}
-#define REAL(path) {#path, AT(options.path), MOECL_MEMBER_REAL, MOECL_CHOICE_COUNT}
-#define FLAG(path) {#path, AT(options.path), MOECL_MEMBER_FLAG, MOECL_CHOICE_COUNT}
-#define CHOICE(path, choice) {#path, AT(options.path), MOECL_MEMBER_CHOICE, MOECL_CHOICE_##choice}
+#define SIZE(path)                                                                                                     \
+    {                                                                                                                  \
+#path, AT(options.path), MOECL_MEMBER_SIZE, MOECL_CHOICE_COUNT                                                 \
+    }
+#define REAL(path)                                                                                                     \
+    {                                                                                                                  \
+#path, AT(options.path), MOECL_MEMBER_REAL, MOECL_CHOICE_COUNT                                                 \
+    }
+#define FLAG(path)                                                                                                     \
+    {                                                                                                                  \
+#path, AT(options.path), MOECL_MEMBER_FLAG, MOECL_CHOICE_COUNT                                                 \
+    }
+#define CHOICE(path, choice)                                                                                           \
+    {                                                                                                                  \
+#path, AT(options.path), MOECL_MEMBER_CHOICE, MOECL_CHOICE_##choice                                            \
+    }
 #define FUNCTION(path)                                                                                                 \
     CHOICE(path.activation, ACTIVATION), FLAG(path.ungated), FLAG(path.biased), REAL(path.alpha),                      \
         CHOICE(path.clamp, CLAMP), REAL(path.limit), REAL(path.up_offset)

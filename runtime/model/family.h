@@ -61,13 +61,13 @@ struct moecl_source {
 /* A member that is set where config.json says something, or for some layers. Of a key that holds a list, the layer's
  * own entry is looked at. A word that is in no case of its key is refused. */
 #define MOECL_CONDITION_LIST(X)                                                                                        \
-    X(IS, "is")             /* the value is `value`: a word, "true", "false", "null", a number */                      \
-    X(IS_NOT, "is-not")     /* it is not, or is absent */                                                              \
-    X(BELOW, "below")       /* the layer's number is below the value */                                                \
-    X(ABOVE, "above")       /* it is above the value, which is not negative */                                         \
-    X(LISTED, "listed")     /* the list has the layer's number */                                                      \
-    X(UNLISTED, "unlisted") /* it is there and has not */                                                              \
-    X(OFF_STEP, "off-step") /* the layer's number modulo the value is not `phase` (-1: the value - 1) */               \
+    X(IS, "is")                 /* the value is `value`: a word, "true", "false", "null", a number */                  \
+    X(IS_NOT, "is-not")         /* it is not, or is absent */                                                          \
+    X(BELOW, "below")           /* the layer's number is below the value */                                            \
+    X(ABOVE, "above")           /* it is above the value, which is not negative */                                     \
+    X(LISTED, "listed")         /* the list has the layer's number */                                                  \
+    X(UNLISTED, "unlisted")     /* it is there and has not */                                                          \
+    X(OFF_STEP, "off-step")     /* the layer's number modulo the value is not `phase` (-1: the value - 1) */           \
     X(LETTER_NOT, "letter-not") /* the value's letter of the layer's number is not that of `value` */                  \
     X(ALWAYS, "always")
 enum moecl_condition {
@@ -80,7 +80,7 @@ struct moecl_case {
     enum moecl_condition condition;
     moecl_spellings keys;
     const char *value;
-    bool or_absent; /* of IS: an absent key counts too */
+    bool or_absent;   /* of IS: an absent key counts too */
     size_t otherwise; /* what an absent key counts as, where a number is looked for; 0: no number */
     int phase;
     const char *phase_key; /* of config.json, before `phase` */
@@ -91,27 +91,27 @@ struct moecl_case {
 
 /* The tensors of a layer; {names in JSON, shape}. N: a number of experts, or none where the name has a '#'. */
 #define MOECL_ROLE_LIST(X)                                                                                             \
-    X(ROUTER, "router")                     /* [R,H] */                                                                \
-    X(NOISE, "noise")                       /* [R,H] */                                                                \
-    X(ROUTER_BIAS, "router_bias")           /* [R] */                                                                  \
-    X(SELECTION_BIAS, "selection_bias")     /* [R] */                                                                  \
-    X(EXPERT_SCALE, "expert_scale")         /* [R] */                                                                  \
-    X(ROUTER_NORM, "router_norm")           /* [H] */                                                                  \
-    X(EXPERT_NORM, "expert_norm")           /* [H] */                                                                  \
-    X(OUTPUT_BIAS, "output_bias")           /* [H] */                                                                  \
-    X(TABLE, "table")                       /* [tokens,k] of I64 or I32 */                                             \
-    X(GATE_UP, "gate_up")                   /* [N,2I,H]: gate and up in one, looked for before the next two */         \
-    X(GATE, "gate")                         /* [N,I,H] */                                                              \
-    X(UP, "up")                             /* [N,I,H] */                                                              \
-    X(DOWN, "down")                         /* [N,H,I] */                                                              \
-    X(GATE_UP_BIAS, "gate_up_bias")         /* [N,2I] */                                                               \
-    X(GATE_BIAS, "gate_bias")               /* [N,I] */                                                                \
-    X(UP_BIAS, "up_bias")                   /* [N,I] */                                                                \
-    X(DOWN_BIAS, "down_bias")               /* [N,H] */                                                                \
-    X(SHARED_GATE_UP, "shared_gate_up")     /* [2S,H]; these eight in the order of the experts' */                     \
-    X(SHARED_GATE, "shared_gate")           /* [S,H] */                                                                \
-    X(SHARED_UP, "shared_up")               /* [S,H] */                                                                \
-    X(SHARED_DOWN, "shared_down")           /* [H,S] */                                                                \
+    X(ROUTER, "router")                 /* [R,H] */                                                                    \
+    X(NOISE, "noise")                   /* [R,H] */                                                                    \
+    X(ROUTER_BIAS, "router_bias")       /* [R] */                                                                      \
+    X(SELECTION_BIAS, "selection_bias") /* [R] */                                                                      \
+    X(EXPERT_SCALE, "expert_scale")     /* [R] */                                                                      \
+    X(ROUTER_NORM, "router_norm")       /* [H] */                                                                      \
+    X(EXPERT_NORM, "expert_norm")       /* [H] */                                                                      \
+    X(OUTPUT_BIAS, "output_bias")       /* [H] */                                                                      \
+    X(TABLE, "table")                   /* [tokens,k] of I64 or I32 */                                                 \
+    X(GATE_UP, "gate_up")               /* [N,2I,H]: gate and up in one, looked for before the next two */             \
+    X(GATE, "gate")                     /* [N,I,H] */                                                                  \
+    X(UP, "up")                         /* [N,I,H] */                                                                  \
+    X(DOWN, "down")                     /* [N,H,I] */                                                                  \
+    X(GATE_UP_BIAS, "gate_up_bias")     /* [N,2I] */                                                                   \
+    X(GATE_BIAS, "gate_bias")           /* [N,I] */                                                                    \
+    X(UP_BIAS, "up_bias")               /* [N,I] */                                                                    \
+    X(DOWN_BIAS, "down_bias")           /* [N,H] */                                                                    \
+    X(SHARED_GATE_UP, "shared_gate_up") /* [2S,H]; these eight in the order of the experts' */                         \
+    X(SHARED_GATE, "shared_gate")       /* [S,H] */                                                                    \
+    X(SHARED_UP, "shared_up")           /* [S,H] */                                                                    \
+    X(SHARED_DOWN, "shared_down")       /* [H,S] */                                                                    \
     X(SHARED_GATE_UP_BIAS, "shared_gate_up_bias")                                                                      \
     X(SHARED_GATE_BIAS, "shared_gate_bias")                                                                            \
     X(SHARED_UP_BIAS, "shared_up_bias")                                                                                \
@@ -147,7 +147,7 @@ struct moecl_family {
     /* The number of layers, E, H, I, k and the activation have usual keys, which hold where no source is for them.
      * The members of shared_function start as those of function, `biased` apart. */
     struct moecl_source sources[MOECL_FAMILY_SOURCES]; /* ends with one without keys */
-    struct moecl_case cases[MOECL_FAMILY_CASES];       /* in this order; ends with one whose condition is IS of no key */
+    struct moecl_case cases[MOECL_FAMILY_CASES]; /* in this order; ends with one whose condition is IS of no key */
     struct moecl_tensor_names tensors[MOECL_ROLE_COUNT];
 };
 
