@@ -1,42 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* forward.c - the forward pass: the stages of a chunk of tokens, chunk after chunk, on one chain.
  *
- *     all rows as one group: pack x, router product, top-k
- *     permute, group by expert, pack x by expert, gate-up product, down product
- *     shared expert: its two products, from x packed above
- *     combine */
+ *     route (routing.c)
+ *     permute, group by expert, pack the experts' input by expert, gate-up product, down product
+ *     shared expert: its two products, from x packed by the route stage
+ *     combine; with a latent projection to the latent sum, which its up product brings back to H */
 #include <time.h>
 
+#include "chunk.h"
 #include "device/buffer.h"
 #include "device/memory.h"
-#include "layer.h"
 #include "stages/combine.h"
 #include "stages/flag.h"
+#include "stages/input.h"
 
-/* A public call. */
-struct pass {
-    moecl_layer *layer;
-    const moecl_forward *forward;
-    moecl_stage_times *times; /* NULL: nobody watches */
-    bool route_only;
-    moecl_buffer logits; /* of route_only: where they are wanted; memory NULL: nowhere */
-};
-
-/* A part of its tokens, that the workspace holds. */
-struct chunk {
-    struct moecl_layer *layer;
-    struct moecl_chain *chain;
-    const struct pass *pass;
-    size_t first, tokens;
-    moecl_buffer x, y;
-    moecl_routing routing; /* in or out */
-    bool routing_given;
-};
-
-static moecl_buffer region(const struct chunk *chunk, enum moecl_region name)
-{
-    return chunk->layer->workspace.region[name];
-}
+static const moecl_buffer none = {NULL, 0};
 
 static double now(void)
 {
@@ -47,196 +25,216 @@ static double now(void)
 
 /* -------------------------------------------------------------------------------------------------- stages -- */
 
-static moecl_status multiply(const struct chunk *chunk, const struct moecl_grouping *grouping,
-                             const moecl_matrices *matrices, enum moecl_form form, enum moecl_region from,
-                             enum moecl_region to)
+moecl_buffer moecl_chunk_region(const struct moecl_chunk *chunk, enum moecl_region name)
+{
+    return chunk->layer->workspace.region[name];
+}
+
+moecl_status moecl_chunk_multiply(const struct moecl_chunk *chunk, const struct moecl_grouping *grouping,
+                                  moecl_layer_part part, enum moecl_form form, enum moecl_region from, moecl_buffer to)
 {
     struct moecl_gemm *gemm = chunk->layer->gemm;
-    const struct moecl_multiply call = {matrices, region(chunk, from), form, region(chunk, to),
-                                        region(chunk, MOECL_REGION_SCRATCH)};
+    const struct moecl_multiply call = {chunk->layer->parts[part], moecl_chunk_region(chunk, from), form, to,
+                                        moecl_chunk_region(chunk, MOECL_REGION_SCRATCH)};
     return gemm->variant->multiply(gemm, chunk->chain, grouping, &call);
 }
 
-/* x in the variant's input form; `divisor` 0: row r is token r. */
-static moecl_status pack(const struct chunk *chunk, const struct moecl_grouping *grouping, size_t divisor,
-                         enum moecl_region to)
+moecl_status moecl_chunk_pack(const struct moecl_chunk *chunk, const struct moecl_grouping *grouping, moecl_buffer rows,
+                              moecl_type type, size_t depth, size_t divisor, moecl_buffer row_weights,
+                              enum moecl_region to)
 {
     struct moecl_gemm *gemm = chunk->layer->gemm;
     const struct moecl_pack call = {
-        .x = chunk->x,
-        .type = chunk->layer->options.activations,
-        .depth = chunk->layer->options.hidden,
-        .assignments = region(chunk, MOECL_REGION_ASSIGNMENTS),
+        .x = rows,
+        .type = type,
+        .depth = depth,
+        .assignments = moecl_chunk_region(chunk, MOECL_REGION_ASSIGNMENTS),
         .divisor = divisor,
-        .packed = region(chunk, to),
+        .row_weights = row_weights,
+        .packed = moecl_chunk_region(chunk, to),
         .flag = {chunk->layer->flag, 0},
         .flag_bits = MOECL_FLAG_NOT_FINITE,
     };
     return gemm->variant->pack(gemm, chunk->chain, grouping, &call);
 }
 
-/* Needed by the router and by the shared expert. */
-static moecl_status pack_all(const struct chunk *chunk)
-{
-    struct moecl_layer *layer = chunk->layer;
-    struct moecl_grouping *all = &layer->all;
-    const cl_uint offsets[] = {0, (cl_uint)chunk->tokens};
-    moecl_status status = MOECL_OK;
-    all->groups = 1;
-    all->rows = chunk->tokens;
-    all->exact = true;
-    all->offsets = region(chunk, MOECL_REGION_ALL_OFFSETS);
-    all->map = region(chunk, MOECL_REGION_ALL_MAP);
-    TRY(moecl_launch_fill(chunk->chain, all->offsets, offsets, sizeof(offsets), sizeof(offsets)));
-    TRY(layer->gemm->variant->group(layer->gemm, chunk->chain, all));
-    TRY(pack(chunk, all, 0, MOECL_REGION_ALL_PACKED));
-out:
-    return status;
-}
-
-static moecl_status route(const struct chunk *chunk)
-{
-    struct moecl_layer *layer = chunk->layer;
-    const moecl_layer_options *options = &layer->options;
-    moecl_status status = MOECL_OK;
-    if (chunk->routing_given && !options->shared_intermediate)
-        goto out;
-    TRY(pack_all(chunk));
-    if (chunk->routing_given && !options->shared_gate)
-        goto out;
-    TRY(multiply(chunk, &layer->all, layer->router, MOECL_FORM_ROWS, MOECL_REGION_ALL_PACKED, MOECL_REGION_LOGITS));
-    if (chunk->routing_given)
-        goto out;
-    const struct moecl_route_call call = {
-        .tokens = chunk->tokens,
-        .first_token = chunk->first,
-        .logits = region(chunk, MOECL_REGION_LOGITS),
-        .stride = layer->router->options.out,
-        .routing = chunk->routing,
-        .flag = {layer->flag, 0},
-    };
-    TRY(moecl_route_enqueue(&layer->route, chunk->chain, &call));
-out:
-    return status;
-}
-
-static moecl_status permute(const struct chunk *chunk)
+static moecl_status permute(const struct moecl_chunk *chunk)
 {
     struct moecl_layer *layer = chunk->layer;
     const moecl_layer_options *options = &layer->options;
     struct moecl_grouping *experts = &layer->experts;
-    const struct moecl_permute_call call = {
-        .tokens = chunk->tokens,
-        .slots = options->top_k,
-        .experts = options->experts,
-        .outputs = options->experts,
-        .row_capacity = chunk->tokens * options->top_k,
-        .ids = chunk->routing.ids,
-        .permutation = {region(chunk, MOECL_REGION_OFFSETS), region(chunk, MOECL_REGION_ASSIGNMENTS),
-                        region(chunk, MOECL_REGION_ROWS)},
-        .workspace = region(chunk, MOECL_REGION_COUNTS),
-        .flag = {layer->flag, 0},
-    };
     moecl_status status = MOECL_OK;
     experts->groups = options->experts;
-    experts->rows = chunk->tokens * options->top_k;
-    experts->offsets = call.permutation.offsets;
-    experts->map = region(chunk, MOECL_REGION_MAP);
+    experts->rows = moecl_layer_most_rows(options, chunk->pass->forward->tokens, chunk->tokens);
+    experts->offsets = moecl_chunk_region(chunk, MOECL_REGION_OFFSETS);
+    experts->map = moecl_chunk_region(chunk, MOECL_REGION_MAP);
+    const struct moecl_permute_call call = {
+        .tokens = chunk->tokens,
+        .slots = moecl_layer_slots(options),
+        .experts = options->experts,
+        .outputs = moecl_router_outputs(options),
+        .row_capacity = experts->rows,
+        .ids = chunk->routing.ids,
+        .permutation = {experts->offsets, moecl_chunk_region(chunk, MOECL_REGION_ASSIGNMENTS),
+                        moecl_chunk_region(chunk, MOECL_REGION_ROWS)},
+        .workspace = moecl_chunk_region(chunk, MOECL_REGION_COUNTS),
+        .flag = {layer->flag, 0},
+    };
     TRY(moecl_permute_enqueue(&layer->permute, chunk->chain, &call));
     TRY(layer->gemm->variant->group(layer->gemm, chunk->chain, experts));
 out:
     return status;
 }
 
-static moecl_status gather(const struct chunk *chunk)
-{
-    return pack(chunk, &chunk->layer->experts, chunk->layer->options.top_k, MOECL_REGION_PACKED);
-}
-
-static moecl_status gate_up(const struct chunk *chunk)
-{
-    return multiply(chunk, &chunk->layer->experts, chunk->layer->gate_up, MOECL_FORM_ACTIVATED_PACKED,
-                    MOECL_REGION_PACKED, MOECL_REGION_ACTIVATED);
-}
-
-/* z lies where x was: the gate-up product was the last to read it, and f32 rows are never larger. */
-static moecl_status down(const struct chunk *chunk)
-{
-    return multiply(chunk, &chunk->layer->experts, chunk->layer->down, MOECL_FORM_ROWS, MOECL_REGION_ACTIVATED,
-                    MOECL_REGION_PACKED);
-}
-
-static moecl_status shared(const struct chunk *chunk)
-{
-    const struct moecl_layer *layer = chunk->layer;
-    moecl_status status = MOECL_OK;
-    if (!layer->shared_gate_up)
-        goto out;
-    TRY(multiply(chunk, &layer->all, layer->shared_gate_up, MOECL_FORM_ACTIVATED_PACKED, MOECL_REGION_ALL_PACKED,
-                 MOECL_REGION_SHARED_ACTIVATED));
-    TRY(multiply(chunk, &layer->all, layer->shared_down, MOECL_FORM_ROWS, MOECL_REGION_SHARED_ACTIVATED,
-                 MOECL_REGION_ALL_PACKED));
-out:
-    return status;
-}
-
-static moecl_status combine(const struct chunk *chunk)
+/* What the experts read, where that is not x. */
+static moecl_status make_expert_input(const struct moecl_chunk *chunk)
 {
     const struct moecl_layer *layer = chunk->layer;
     const moecl_layer_options *options = &layer->options;
-    moecl_combine_call call = {
+    if (options->latent)
+        return moecl_chunk_multiply(chunk, &layer->all, MOECL_PART_LATENT_DOWN, MOECL_FORM_ROWS,
+                                    MOECL_REGION_ALL_PACKED, moecl_chunk_region(chunk, MOECL_REGION_EXPERT_INPUT));
+    const struct moecl_input_call call = {
+        .options = &options->expert_input,
         .tokens = chunk->tokens,
-        .top_k = options->top_k,
         .hidden = options->hidden,
-        .z = region(chunk, MOECL_REGION_PACKED),
-        .rows = region(chunk, MOECL_REGION_ROWS),
-        .weights = chunk->routing.weights,
-        .y = chunk->y,
-        .output_type = options->activations,
+        .x = chunk->x,
+        .vector = {layer->vectors[MOECL_VECTOR_EXPERT_NORM], 0},
+        .input = moecl_chunk_region(chunk, MOECL_REGION_EXPERT_INPUT),
     };
-    if (layer->shared_gate_up)
-        call.shared = region(chunk, MOECL_REGION_ALL_PACKED);
-    if (options->shared_gate) {
-        call.shared_gate = options->shared_gate;
-        call.shared_logits = moecl_buffer_at(region(chunk, MOECL_REGION_LOGITS), options->experts * sizeof(cl_float));
-        call.shared_stride = layer->router->options.out;
-    }
-    return moecl_combine_enqueue(layer->combine, chunk->chain, &call, options->experts);
+    return moecl_input_enqueue(layer->expert_input, chunk->chain, &call);
 }
 
-static moecl_status run_stages(const struct chunk *chunk)
+static moecl_status gather(const struct moecl_chunk *chunk)
 {
-    static moecl_status (*const stages[MOECL_STAGE_COUNT])(const struct chunk *) = {
-        [MOECL_STAGE_ROUTE] = route,     [MOECL_STAGE_PERMUTE] = permute, [MOECL_STAGE_GATHER] = gather,
-        [MOECL_STAGE_GATE_UP] = gate_up, [MOECL_STAGE_DOWN] = down,       [MOECL_STAGE_SHARED] = shared,
-        [MOECL_STAGE_COMBINE] = combine,
-    };
-    struct moecl_context *context = chunk->layer->context;
-    moecl_stage_times *times = chunk->pass->times;
+    const struct moecl_layer *layer = chunk->layer;
+    const moecl_layer_options *options = &layer->options;
+    const bool own_input = options->latent || options->expert_input.normalised;
     moecl_status status = MOECL_OK;
-    for (size_t i = 0; i < MOECL_STAGE_COUNT; i++) {
-        const double start = times ? now() : 0.0;
-        TRY(stages[i](chunk));
-        if (times) {
-            CL_TRY(&context->error, clFinish(context->queue));
-            times->seconds[i] += now() - start;
-        }
-    }
+    if (own_input)
+        TRY(make_expert_input(chunk));
+    TRY(moecl_chunk_pack(
+        chunk, &layer->experts, own_input ? moecl_chunk_region(chunk, MOECL_REGION_EXPERT_INPUT) : chunk->x,
+        own_input ? MOECL_F32 : options->activations, moecl_expert_width(options), moecl_layer_slots(options),
+        options->router.weight_on_input ? chunk->routing.weights : none, MOECL_REGION_PACKED));
 out:
     return status;
 }
 
-/* The route stage and nothing else; the logits are copied out without the shared expert's gate. */
-static moecl_status run_route(const struct chunk *chunk)
+static moecl_status gate_up(const struct moecl_chunk *chunk)
+{
+    return moecl_chunk_multiply(chunk, &chunk->layer->experts, MOECL_PART_GATE_UP, MOECL_FORM_ACTIVATED_PACKED,
+                                MOECL_REGION_PACKED, moecl_chunk_region(chunk, MOECL_REGION_ACTIVATED));
+}
+
+/* z lies where x was: the gate-up product was the last to read it, and f32 rows are never larger. */
+static moecl_status down(const struct moecl_chunk *chunk)
+{
+    return moecl_chunk_multiply(chunk, &chunk->layer->experts, MOECL_PART_DOWN, MOECL_FORM_ROWS, MOECL_REGION_ACTIVATED,
+                                moecl_chunk_region(chunk, MOECL_REGION_PACKED));
+}
+
+static moecl_status shared(const struct moecl_chunk *chunk)
 {
     const struct moecl_layer *layer = chunk->layer;
-    const size_t row = layer->options.experts * sizeof(cl_float);
     moecl_status status = MOECL_OK;
-    TRY(route(chunk));
-    if (chunk->pass->logits.memory)
-        TRY(moecl_launch_copy_rows(chunk->chain, region(chunk, MOECL_REGION_LOGITS),
-                                   layer->router->options.out * sizeof(cl_float),
-                                   moecl_buffer_at(chunk->pass->logits, chunk->first * row), row, chunk->tokens));
+    if (!layer->options.shared_intermediate)
+        goto out;
+    TRY(moecl_chunk_multiply(chunk, &layer->all, MOECL_PART_SHARED_GATE_UP, MOECL_FORM_ACTIVATED_PACKED,
+                             MOECL_REGION_ALL_PACKED, moecl_chunk_region(chunk, MOECL_REGION_SHARED_ACTIVATED)));
+    TRY(moecl_chunk_multiply(chunk, &layer->all, MOECL_PART_SHARED_DOWN, MOECL_FORM_ROWS, MOECL_REGION_SHARED_ACTIVATED,
+                             moecl_chunk_region(chunk, MOECL_REGION_ALL_PACKED)));
+out:
+    return status;
+}
+
+/* The weighted sum over the experts' outputs: all that there is to y, or its latent part. */
+static moecl_combine_call experts_sum(const struct moecl_chunk *chunk)
+{
+    const moecl_layer_options *options = &chunk->layer->options;
+    return (moecl_combine_call){
+        .tokens = chunk->tokens,
+        .top_k = moecl_layer_slots(options),
+        .hidden = moecl_expert_width(options),
+        .z = moecl_chunk_region(chunk, MOECL_REGION_PACKED),
+        .rows = moecl_chunk_region(chunk, MOECL_REGION_ROWS),
+        .weights = options->router.weight_on_input ? none : chunk->routing.weights,
+        .experts = options->experts,
+        .ids = options->router.zero_experts ? chunk->routing.ids : none,
+        .x = chunk->x,
+        .x_type = options->activations,
+    };
+}
+
+/* The latent sum over the experts, brought back to H; *sum is then that of one row a token. */
+static moecl_status leave_latent(const struct moecl_chunk *chunk, moecl_combine_call *sum)
+{
+    const struct moecl_layer *layer = chunk->layer;
+    const moecl_layer_options *options = &layer->options;
+    const moecl_buffer output = moecl_chunk_region(chunk, MOECL_REGION_LATENT_OUTPUT);
+    moecl_status status = MOECL_OK;
+    sum->y = moecl_chunk_region(chunk, MOECL_REGION_EXPERT_INPUT);
+    sum->output_type = MOECL_F32;
+    TRY(moecl_combine_enqueue(layer->combine_latent, chunk->chain, sum, options->experts));
+    TRY(moecl_chunk_pack(chunk, &layer->all, sum->y, MOECL_F32, options->latent, 0, none, MOECL_REGION_LATENT_PACKED));
+    TRY(moecl_chunk_multiply(chunk, &layer->all, MOECL_PART_LATENT_UP, MOECL_FORM_ROWS, MOECL_REGION_LATENT_PACKED,
+                             output));
+    *sum = (moecl_combine_call){.tokens = chunk->tokens, .top_k = 1, .hidden = options->hidden, .z = output};
+out:
+    return status;
+}
+
+static moecl_status combine(const struct moecl_chunk *chunk)
+{
+    const struct moecl_layer *layer = chunk->layer;
+    const moecl_layer_options *options = &layer->options;
+    moecl_combine_call call = experts_sum(chunk);
+    moecl_status status = MOECL_OK;
+    if (options->latent)
+        TRY(leave_latent(chunk, &call));
+    call.bias = (moecl_buffer){layer->vectors[MOECL_VECTOR_OUTPUT_BIAS], 0};
+    if (options->shared_intermediate) {
+        call.shared = moecl_chunk_region(chunk, MOECL_REGION_ALL_PACKED);
+        call.shared_scale = options->shared_scale;
+        call.shared_gate = options->shared_gate;
+    }
+    if (options->shared_gate != MOECL_SHARED_GATE_NONE) {
+        call.shared_logits = moecl_chunk_shared_logits(chunk);
+        call.shared_stride = moecl_router_columns(options);
+    }
+    call.y = chunk->y;
+    call.output_type = options->activations;
+    TRY(moecl_combine_enqueue(layer->combine, chunk->chain, &call, moecl_router_outputs(options)));
+out:
+    return status;
+}
+
+/* Waits for the stage that began at `start`, where somebody watches. */
+static moecl_status add_time(const struct moecl_pass *pass, moecl_stage stage, double start)
+{
+    struct moecl_context *context = pass->layer->context;
+    moecl_status status = MOECL_OK;
+    if (!pass->times)
+        goto out;
+    CL_TRY(&context->error, clFinish(context->queue));
+    pass->times->seconds[stage] += now() - start;
+out:
+    return status;
+}
+
+static moecl_status run_stages(const struct moecl_chunk *chunk)
+{
+    static moecl_status (*const stages[MOECL_STAGE_COUNT])(const struct moecl_chunk *) = {
+        [MOECL_STAGE_ROUTE] = moecl_route_chunk, [MOECL_STAGE_PERMUTE] = permute, [MOECL_STAGE_GATHER] = gather,
+        [MOECL_STAGE_GATE_UP] = gate_up,         [MOECL_STAGE_DOWN] = down,       [MOECL_STAGE_SHARED] = shared,
+        [MOECL_STAGE_COMBINE] = combine,
+    };
+    moecl_status status = MOECL_OK;
+    for (int i = 0; i < MOECL_STAGE_COUNT; i++) {
+        const double start = now();
+        TRY(stages[i](chunk));
+        TRY(add_time(chunk->pass, (moecl_stage)i, start));
+    }
 out:
     return status;
 }
@@ -244,36 +242,52 @@ out:
 /* -------------------------------------------------------------------------------------------------- chunks -- */
 
 /* Where a chunk's routing lies: the caller's buffers if there are any, else the workspace. */
-static moecl_routing chunk_routing(const struct moecl_layer *layer, const moecl_forward *forward, size_t first)
+static moecl_routing chunk_routing(const moecl_layer *layer, const moecl_forward *forward, size_t first)
 {
-    const size_t offset = first * layer->options.top_k * sizeof(cl_int);
-    if (!forward->routing.ids.memory)
-        return (moecl_routing){layer->workspace.region[MOECL_REGION_IDS],
-                               layer->workspace.region[MOECL_REGION_WEIGHTS]};
-    return (moecl_routing){moecl_buffer_at(forward->routing.ids, offset),
-                           moecl_buffer_at(forward->routing.weights, offset)};
+    const size_t offset = first * moecl_layer_slots(&layer->options) * sizeof(cl_int);
+    const struct moecl_workspace *workspace = &layer->workspace;
+    if (forward->routing.ids.memory)
+        return (moecl_routing){moecl_buffer_at(forward->routing.ids, offset),
+                               moecl_buffer_at(forward->routing.weights, offset)};
+    const size_t own = moecl_layer_is_wide(&layer->options) ? offset : 0;
+    return (moecl_routing){moecl_buffer_at(workspace->region[MOECL_REGION_IDS], own),
+                           moecl_buffer_at(workspace->region[MOECL_REGION_WEIGHTS], own)};
 }
 
-static moecl_status run_chunks(const struct pass *pass, struct moecl_chain *chain, size_t chunk_tokens)
+struct moecl_chunk moecl_chunk_at(const struct moecl_pass *pass, size_t first)
 {
     moecl_layer *layer = pass->layer;
     const moecl_forward *forward = pass->forward;
     const size_t row_bytes = layer->options.hidden * moecl_type_size(layer->options.activations);
+    const size_t left = forward->tokens - first;
+    return (struct moecl_chunk){
+        .layer = layer,
+        .chain = pass->chain,
+        .pass = pass,
+        .first = first,
+        .tokens = left < pass->chunk_tokens ? left : pass->chunk_tokens,
+        .x = moecl_buffer_at(forward->x, first * row_bytes),
+        .y = moecl_buffer_at(forward->y, first * row_bytes),
+        .routing = chunk_routing(layer, forward, first),
+    };
+}
+
+static moecl_status run_chunks(const struct moecl_pass *pass)
+{
+    const moecl_forward *forward = pass->forward;
+    const bool wide = moecl_layer_is_wide(&pass->layer->options) && !forward->routing_given;
+    const double start = now();
     moecl_status status = MOECL_OK;
-    for (size_t first = 0; first < forward->tokens; first += chunk_tokens) {
-        const size_t left = forward->tokens - first;
-        const struct chunk chunk = {
-            .layer = layer,
-            .chain = chain,
-            .pass = pass,
-            .first = first,
-            .tokens = left < chunk_tokens ? left : chunk_tokens,
-            .x = moecl_buffer_at(forward->x, first * row_bytes),
-            .y = moecl_buffer_at(forward->y, first * row_bytes),
-            .routing = chunk_routing(layer, forward, first),
-            .routing_given = forward->routing_given,
-        };
-        TRY(pass->route_only ? run_route(&chunk) : run_stages(&chunk));
+    if (wide && forward->tokens > 0) {
+        TRY(moecl_route_pass(pass));
+        TRY(add_time(pass, MOECL_STAGE_ROUTE, start));
+    }
+    for (size_t first = 0; first < forward->tokens; first += pass->chunk_tokens) {
+        const struct moecl_chunk chunk = moecl_chunk_at(pass, first);
+        if (!pass->route_only)
+            TRY(run_stages(&chunk));
+        else if (!wide)
+            TRY(moecl_route_chunk(&chunk));
     }
 out:
     return status;
@@ -284,13 +298,14 @@ static bool overlap(moecl_buffer a, moecl_buffer b, size_t bytes)
     return a.memory == b.memory && a.offset < b.offset + bytes && b.offset < a.offset + bytes;
 }
 
-static moecl_status check_pass(const struct pass *pass)
+static moecl_status check_pass(const struct moecl_pass *pass)
 {
     const moecl_forward *forward = pass->forward;
     const moecl_layer_options *options = &pass->layer->options;
     const moecl_routing *routing = &forward->routing;
     struct moecl_context *context = pass->layer->context;
     const size_t size = moecl_type_size(options->activations), tokens = forward->tokens;
+    const size_t choices = tokens * moecl_layer_slots(options) * sizeof(cl_int);
     moecl_status status = MOECL_OK;
     if (tokens > MOECL_MAX_TOKENS)
         FAIL(&context->error, MOECL_INVALID_ARGUMENT, "%zu tokens; one call takes at most %d", tokens,
@@ -301,15 +316,17 @@ static moecl_status check_pass(const struct pass *pass)
         FAIL(&context->error, MOECL_INVALID_ARGUMENT, "routing: no ids and weights");
     if (tokens == 0)
         goto out;
-    const size_t bytes = tokens * options->hidden * size, choices = tokens * options->top_k * sizeof(cl_int);
+    const size_t bytes = tokens * options->hidden * size;
     TRY(moecl_buffer_check(context, forward->x, bytes, size, "x"));
     if (routing->ids.memory) {
         TRY(moecl_buffer_check(context, routing->ids, choices, sizeof(cl_int), "routing: ids"));
         TRY(moecl_buffer_check(context, routing->weights, choices, sizeof(cl_float), "routing: weights"));
     }
+    if (options->router.selection == MOECL_SELECTION_TABLE && !forward->routing_given)
+        TRY(moecl_buffer_check(context, forward->token_ids, tokens * sizeof(cl_int), sizeof(cl_int), "token ids"));
     if (pass->logits.memory)
-        TRY(moecl_buffer_check(context, pass->logits, tokens * options->experts * sizeof(cl_float), sizeof(cl_float),
-                               "logits"));
+        TRY(moecl_buffer_check(context, pass->logits, tokens * moecl_router_outputs(options) * sizeof(cl_float),
+                               sizeof(cl_float), "logits"));
     if (!pass->route_only)
         TRY(moecl_buffer_check(context, forward->y, bytes, size, "y"));
     if (!pass->route_only && overlap(forward->x, forward->y, bytes))
@@ -319,20 +336,20 @@ out:
 }
 
 /* Checks, binds the workspace, queues every chunk. */
-static moecl_status enqueue(const struct pass *pass, cl_uint wait_count, const cl_event *wait, cl_event *event)
+static moecl_status enqueue(struct moecl_pass *pass, cl_uint wait_count, const cl_event *wait, cl_event *event)
 {
     moecl_layer *layer = pass->layer;
     const size_t tokens = pass->forward->tokens;
     moecl_status status = MOECL_OK;
     struct moecl_chain chain;
-    size_t chunk_tokens = 1;
     TRY(check_pass(pass));
     if (tokens > 0) {
-        TRY(moecl_workspace_chunk(layer, tokens, &chunk_tokens));
-        TRY(moecl_workspace_bind(layer, chunk_tokens));
+        TRY(moecl_workspace_chunk(layer, tokens, &pass->chunk_tokens));
+        TRY(moecl_workspace_bind(layer, tokens, &pass->chunk_tokens));
     }
     TRY(moecl_chain_begin(&chain, layer->context, wait_count, wait));
-    TRY(moecl_chain_end(&chain, run_chunks(pass, &chain, chunk_tokens), event));
+    pass->chain = &chain;
+    TRY(moecl_chain_end(&chain, run_chunks(pass), event));
 out:
     if (status != MOECL_OK)
         moecl_error_append(&layer->context->error, status,
@@ -347,7 +364,7 @@ moecl_status moecl_layer_forward(moecl_layer *layer, const moecl_forward *forwar
 {
     if (!layer || !forward)
         return MOECL_INVALID_ARGUMENT;
-    const struct pass pass = {.layer = layer, .forward = forward};
+    struct moecl_pass pass = {.layer = layer, .forward = forward};
     return enqueue(&pass, num_events_in_wait_list, event_wait_list, event);
 }
 
@@ -356,7 +373,7 @@ moecl_status moecl_layer_forward_timed(moecl_layer *layer, const moecl_forward *
     moecl_status status = MOECL_OK;
     if (!layer || !forward || !times)
         return MOECL_INVALID_ARGUMENT;
-    const struct pass pass = {.layer = layer, .forward = forward, .times = times};
+    struct moecl_pass pass = {.layer = layer, .forward = forward, .times = times};
     CL_TRY(&layer->context->error, clFinish(layer->context->queue));
     TRY(enqueue(&pass, 0, NULL, NULL));
 out:
@@ -368,7 +385,7 @@ moecl_status moecl_route(moecl_layer *layer, const moecl_forward *forward, moecl
 {
     if (!layer || !forward)
         return MOECL_INVALID_ARGUMENT;
-    const struct pass pass = {.layer = layer, .forward = forward, .route_only = true, .logits = logits};
+    struct moecl_pass pass = {.layer = layer, .forward = forward, .route_only = true, .logits = logits};
     return enqueue(&pass, num_events_in_wait_list, event_wait_list, event);
 }
 
@@ -386,7 +403,8 @@ moecl_status moecl_layer_check(moecl_layer *layer)
     if (flag)
         TRY(moecl_buffer_write(layer->context, buffer, sizeof(zero), &zero));
     if (flag & MOECL_FLAG_BAD_EXPERT)
-        FAIL(error, MOECL_INVALID_ARGUMENT, "an expert id was outside 0 to %zu", layer->options.experts - 1);
+        FAIL(error, MOECL_INVALID_ARGUMENT, "an expert id was outside 0 to %zu, or a token id outside the id table",
+             moecl_router_outputs(&layer->options) - 1);
     if (flag & MOECL_FLAG_NOT_FINITE)
         FAIL(error, MOECL_NOT_FINITE, "x or the router's logits held NaN or infinity");
 out:

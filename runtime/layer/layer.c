@@ -8,43 +8,87 @@
 #include "device/memory.h"
 #include "options.h"
 #include "stages/combine.h"
+#include "stages/input.h"
 
-/* h, the input of the down products, stays f32. */
+/* h, the input of the down products, stays f32; so do inputs that a layer makes of x itself. */
 static moecl_status create_matrices(struct moecl_layer *layer)
 {
     const moecl_layer_options *options = &layer->options;
     const moecl_type weights = options->weights, activations = options->activations;
-    const size_t hidden = options->hidden, shared = options->shared_intermediate;
+    const size_t experts = options->experts, hidden = options->hidden, width = moecl_expert_width(options);
+    const size_t shared = options->shared_intermediate;
+    const bool own_input = options->latent || options->expert_input.normalised;
     const struct {
-        moecl_matrices **matrices;
-        moecl_matrices_options options;
-    } all[] = {
-        {&layer->router,
-         {.groups = 1,
-          .out = options->experts + (options->shared_gate ? 1 : 0),
-          .in = hidden,
-          .weights = MOECL_F32,
-          .activations = activations}},
-        {&layer->gate_up,
-         {.groups = options->experts,
-          .out = options->intermediate,
-          .in = hidden,
-          .activated = true,
-          .weights = weights,
-          .activations = activations}},
-        {&layer->down,
-         {.groups = options->experts,
-          .out = hidden,
-          .in = options->intermediate,
-          .weights = weights,
-          .activations = MOECL_F32}},
-        {&layer->shared_gate_up,
-         {.groups = 1, .out = shared, .in = hidden, .activated = true, .weights = weights, .activations = activations}},
-        {&layer->shared_down, {.groups = 1, .out = hidden, .in = shared, .weights = weights, .activations = MOECL_F32}},
+        size_t groups, out, in;
+        const moecl_expert_function *function; /* of an activated product */
+        bool biased;
+        moecl_type weights, input;
+    } all[MOECL_PART_COUNT] = {
+        [MOECL_PART_ROUTER] = {1, moecl_router_columns(options), hidden, NULL, false, MOECL_F32, activations},
+        [MOECL_PART_GATE_UP] = {experts, options->intermediate, width, &options->function, options->function.biased,
+                                weights, own_input ? MOECL_F32 : activations},
+        [MOECL_PART_DOWN] = {experts, width, options->intermediate, NULL, options->function.biased, weights, MOECL_F32},
+        [MOECL_PART_SHARED_GATE_UP] = {1, shared, hidden, &options->shared_function, options->shared_function.biased,
+                                       weights, activations},
+        [MOECL_PART_SHARED_DOWN] = {1, hidden, shared, NULL, options->shared_function.biased, weights, MOECL_F32},
+        [MOECL_PART_LATENT_DOWN] = {1, options->latent, hidden, NULL, false, weights, activations},
+        [MOECL_PART_LATENT_UP] = {1, hidden, options->latent, NULL, false, weights, MOECL_F32},
     };
     moecl_status status = MOECL_OK;
-    for (size_t i = 0; i < (shared ? 5 : 3); i++)
-        TRY(moecl_matrices_create_for(layer->gemm, &all[i].options, all[i].matrices));
+    for (int i = 0; i < MOECL_PART_COUNT; i++) {
+        if (all[i].out == 0 || all[i].in == 0)
+            continue;
+        moecl_matrices_options matrices = {.groups = all[i].groups,
+                                           .out = all[i].out,
+                                           .in = all[i].in,
+                                           .activated = all[i].function != NULL,
+                                           .biased = all[i].biased,
+                                           .weights = all[i].weights,
+                                           .activations = all[i].input};
+        if (all[i].function)
+            matrices.function = *all[i].function;
+        TRY(moecl_matrices_create_for(layer->gemm, &matrices, &layer->parts[i]));
+    }
+out:
+    return status;
+}
+
+static moecl_status create_vectors(struct moecl_layer *layer)
+{
+    const moecl_layer_options *options = &layer->options;
+    const size_t table = options->router.selection == MOECL_SELECTION_TABLE ? options->router.table_rows : 0;
+    moecl_status status = MOECL_OK;
+    for (int i = 0; i < MOECL_VECTOR_COUNT; i++) {
+        const size_t length = moecl_vector_length(options, (moecl_vector)i);
+        if (length)
+            TRY(moecl_buffer_create(layer->context, CL_MEM_READ_WRITE, length * sizeof(cl_float),
+                                    moecl_vector_name((moecl_vector)i), &layer->vectors[i]));
+    }
+    if (table)
+        TRY(moecl_buffer_create(layer->context, CL_MEM_READ_WRITE, table * options->top_k * sizeof(cl_int), "id table",
+                                &layer->table));
+out:
+    return status;
+}
+
+static moecl_status create_kernels(struct moecl_layer *layer)
+{
+    struct moecl_context *context = layer->context;
+    const moecl_layer_options *options = &layer->options;
+    moecl_status status = MOECL_OK;
+    TRY(moecl_route_kernels_create(context, options, &layer->route));
+    TRY(moecl_permute_kernels_create(context, &layer->permute));
+    TRY(moecl_combine_kernel_create(context, options->activations, options->activations, &layer->combine));
+    if (options->latent)
+        TRY(moecl_combine_kernel_create(context, MOECL_F32, options->activations, &layer->combine_latent));
+    if (options->router_input.normalised || options->router.input_jitter > 0)
+        TRY(moecl_input_kernel_create(context, &options->router_input, options->activations, &layer->router_input));
+    if (options->expert_input.normalised)
+        TRY(moecl_input_kernel_create(context, &options->expert_input, options->activations, &layer->expert_input));
+    if (options->router.selection == MOECL_SELECTION_EXPERT_CHOICE)
+        TRY(moecl_expert_choice_kernels_create(context, &layer->expert_choice));
+    if (options->router.selection == MOECL_SELECTION_SINKHORN)
+        TRY(moecl_sinkhorn_kernels_create(context, &layer->sinkhorn));
 out:
     return status;
 }
@@ -77,9 +121,8 @@ moecl_status moecl_layer_create(moecl_context *context, const moecl_layer_option
     layer->options.variant = layer->gemm->variant->name;
     layer->options.parameters = NULL;
     TRY(create_matrices(layer));
-    TRY(moecl_route_kernels_create(context, options, &layer->route));
-    TRY(moecl_permute_kernels_create(context, &layer->permute));
-    TRY(moecl_combine_kernel_create(context, options->activations, options->activations, &layer->combine));
+    TRY(create_vectors(layer));
+    TRY(create_kernels(layer));
     TRY(create_flag(layer));
     *created = layer;
     layer = NULL;
@@ -91,21 +134,31 @@ out:
     return status;
 }
 
+static void release_kernel(cl_kernel kernel)
+{
+    if (kernel)
+        clReleaseKernel(kernel);
+}
+
 void moecl_layer_destroy(moecl_layer *layer)
 {
     if (!layer)
         return;
     moecl_workspace_release(&layer->workspace);
     moecl_buffer_release(layer->flag);
-    if (layer->combine)
-        clReleaseKernel(layer->combine);
+    moecl_buffer_release(layer->table);
+    for (int i = 0; i < MOECL_VECTOR_COUNT; i++)
+        moecl_buffer_release(layer->vectors[i]);
+    moecl_sinkhorn_kernels_release(&layer->sinkhorn);
+    moecl_expert_choice_kernels_release(&layer->expert_choice);
+    release_kernel(layer->expert_input);
+    release_kernel(layer->router_input);
+    release_kernel(layer->combine_latent);
+    release_kernel(layer->combine);
     moecl_permute_kernels_release(&layer->permute);
     moecl_route_kernels_release(&layer->route);
-    moecl_matrices_destroy(layer->router);
-    moecl_matrices_destroy(layer->gate_up);
-    moecl_matrices_destroy(layer->down);
-    moecl_matrices_destroy(layer->shared_gate_up);
-    moecl_matrices_destroy(layer->shared_down);
+    for (int i = 0; i < MOECL_PART_COUNT; i++)
+        moecl_matrices_destroy(layer->parts[i]);
     moecl_gemm_destroy(layer->gemm);
     moecl_free(layer);
 }
@@ -117,96 +170,13 @@ const moecl_layer_options *moecl_layer_describe(const moecl_layer *layer)
 
 size_t moecl_layer_weight_bytes(const moecl_layer *layer)
 {
-    if (!layer)
-        return 0;
-    return moecl_matrices_bytes(layer->router) + moecl_matrices_bytes(layer->gate_up) +
-           moecl_matrices_bytes(layer->down) + moecl_matrices_bytes(layer->shared_gate_up) +
-           moecl_matrices_bytes(layer->shared_down);
+    size_t bytes = 0;
+    for (int i = 0; layer && i < MOECL_PART_COUNT; i++)
+        bytes += moecl_matrices_bytes(layer->parts[i]);
+    return bytes;
 }
 
 moecl_matrices *moecl_layer_matrices(moecl_layer *layer, moecl_layer_part part)
 {
-    if (!layer)
-        return NULL;
-    switch (part) {
-    case MOECL_PART_ROUTER:
-        return layer->router;
-    case MOECL_PART_GATE_UP:
-        return layer->gate_up;
-    case MOECL_PART_DOWN:
-        return layer->down;
-    case MOECL_PART_SHARED_GATE_UP:
-        return layer->shared_gate_up;
-    case MOECL_PART_SHARED_DOWN:
-        return layer->shared_down;
-    case MOECL_PART_LATENT_DOWN:
-        return layer->latent_down;
-    case MOECL_PART_LATENT_UP:
-        return layer->latent_up;
-    }
-    return NULL;
-}
-
-/* ------------------------------------------------------------------------------------------------- weights -- */
-
-moecl_status moecl_layer_set_router(moecl_layer *layer, const moecl_matrix *router)
-{
-    moecl_status status = MOECL_OK;
-    if (!layer)
-        return MOECL_INVALID_ARGUMENT;
-    TRY(moecl_matrix_check(layer->context, router, layer->options.experts, layer->options.hidden, "router"));
-    TRY(moecl_matrices_set_rows(layer->router, 0, 0, &(moecl_group_weights){.matrix = *router}));
-out:
-    return status;
-}
-
-/* gate and up [intermediate, hidden], down [hidden, intermediate], all checked before any is written. */
-static moecl_status set_expert(moecl_layer *layer, moecl_matrices *gate_up, moecl_matrices *down, size_t group,
-                               const moecl_expert_weights *weights, const char *const names[3])
-{
-    const size_t intermediate = gate_up->options.out, hidden = gate_up->options.in;
-    moecl_status status = MOECL_OK;
-    TRY(moecl_matrix_check(layer->context, &weights->gate, intermediate, hidden, names[0]));
-    TRY(moecl_matrix_check(layer->context, &weights->up, intermediate, hidden, names[1]));
-    TRY(moecl_matrix_check(layer->context, &weights->down, hidden, intermediate, names[2]));
-    TRY(moecl_matrices_set(gate_up, group, &(moecl_group_weights){.matrix = weights->gate, .up = weights->up}));
-    TRY(moecl_matrices_set(down, group, &(moecl_group_weights){.matrix = weights->down}));
-out:
-    return status;
-}
-
-moecl_status moecl_layer_set_expert(moecl_layer *layer, size_t expert, const moecl_expert_weights *weights)
-{
-    static const char *const names[] = {"expert's gate", "expert's up", "expert's down"};
-    moecl_status status = MOECL_OK;
-    if (!layer || !weights)
-        return MOECL_INVALID_ARGUMENT;
-    if (expert >= layer->options.experts)
-        FAIL(&layer->context->error, MOECL_INVALID_ARGUMENT, "layer: expert %zu of %zu", expert,
-             layer->options.experts);
-    TRY(set_expert(layer, layer->gate_up, layer->down, expert, weights, names));
-out:
-    return status;
-}
-
-moecl_status moecl_layer_set_shared_expert(moecl_layer *layer, const moecl_expert_weights *weights,
-                                           const moecl_matrix *shared_gate)
-{
-    static const char *const names[] = {"shared expert's gate", "shared expert's up", "shared expert's down"};
-    moecl_status status = MOECL_OK;
-    if (!layer || !weights)
-        return MOECL_INVALID_ARGUMENT;
-    struct moecl_context *context = layer->context;
-    if (!layer->shared_gate_up)
-        FAIL(&context->error, MOECL_INVALID_ARGUMENT, "layer: it has no shared expert");
-    if (layer->options.shared_gate)
-        TRY(moecl_matrix_check(context, shared_gate, 1, layer->options.hidden, "shared gate"));
-    else if (shared_gate)
-        FAIL(&context->error, MOECL_INVALID_ARGUMENT, "layer: its shared expert is not gated");
-    TRY(set_expert(layer, layer->shared_gate_up, layer->shared_down, 0, weights, names));
-    if (shared_gate)
-        TRY(moecl_matrices_set_rows(layer->router, 0, layer->options.experts,
-                                    &(moecl_group_weights){.matrix = *shared_gate}));
-out:
-    return status;
+    return layer && part >= 0 && part < MOECL_PART_COUNT ? layer->parts[part] : NULL;
 }

@@ -6,8 +6,11 @@
 #include <moecl/stages.h>
 
 #include "experts/matrices.h"
+#include "options.h"
+#include "stages/expert_choice.h"
 #include "stages/permute.h"
 #include "stages/route.h"
+#include "stages/sinkhorn.h"
 #include "workspace.h"
 
 struct moecl_layer {
@@ -15,14 +18,17 @@ struct moecl_layer {
     moecl_layer_options options;
     struct moecl_gemm *gemm;
 
-    moecl_matrices *router; /* 1 group [E,H]; the shared expert's gate is row E where there is one */
-    moecl_matrices *gate_up, *down;
-    moecl_matrices *shared_gate_up, *shared_down; /* NULL: no shared expert */
-    moecl_matrices *latent_down, *latent_up;      /* NULL: no latent projection */
+    moecl_matrices *parts[MOECL_PART_COUNT]; /* NULL: the layer has no such part */
+    cl_mem vectors[MOECL_VECTOR_COUNT];      /* f32; NULL: none */
+    cl_mem table;                            /* i32 [table_rows, k]; NULL: none */
 
+    /* Kernels; those of options that the layer has not are NULL. */
     struct moecl_route_kernels route;
+    struct moecl_expert_choice_kernels expert_choice;
+    struct moecl_sinkhorn_kernels sinkhorn;
     struct moecl_permute_kernels permute;
-    cl_kernel combine;
+    cl_kernel router_input, expert_input;
+    cl_kernel combine, combine_latent; /* to y, to the latent sum */
 
     cl_mem flag; /* u32, the bits of stages/flag.h */
     struct moecl_workspace workspace;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* options.c - what the options of a layer mean, and which of them go together. */
+/* options.c - what the options of a layer mean. */
 #include "options.h"
 
 size_t moecl_router_outputs(const moecl_layer_options *options)
@@ -18,6 +18,12 @@ size_t moecl_shared_gate_rows(const moecl_layer_options *options)
     static const size_t rows[] = {
         [MOECL_SHARED_GATE_NONE] = 0, [MOECL_SHARED_GATE_SIGMOID] = 1, [MOECL_SHARED_GATE_SOFTMAX] = 2};
     return rows[options->shared_gate];
+}
+
+size_t moecl_router_columns(const moecl_layer_options *options)
+{
+    const size_t noise = options->router.noise ? moecl_router_outputs(options) : 0;
+    return moecl_router_rows(options) + moecl_shared_gate_rows(options) + noise;
 }
 
 size_t moecl_layer_slots(const moecl_layer_options *options)
@@ -58,27 +64,34 @@ size_t moecl_vector_length(const moecl_layer_options *options, moecl_vector vect
     return 0;
 }
 
-moecl_status moecl_layer_options_check(struct moecl_context *context, const moecl_layer_options *options)
+bool moecl_layer_is_wide(const moecl_layer_options *options)
 {
-    struct moecl_error *error = &context->error;
-    moecl_status status = MOECL_OK;
-    if (options->experts < 1 || options->experts > MOECL_MAX_EXPERTS)
-        FAIL(error, MOECL_INVALID_ARGUMENT, "layer: %zu experts, must be 1 to %d", options->experts, MOECL_MAX_EXPERTS);
-    if (options->top_k < 1 || options->top_k > MOECL_MAX_TOP_K)
-        FAIL(error, MOECL_INVALID_ARGUMENT, "layer: %zu experts per token, must be 1 to %d", options->top_k,
-             MOECL_MAX_TOP_K);
-    if (options->top_k > options->experts)
-        FAIL(error, MOECL_INVALID_ARGUMENT, "layer: %zu experts per token, but only %zu experts", options->top_k,
-             options->experts);
-    const size_t largest = (size_t)1 << 24;
-    if (options->hidden < 1 || options->intermediate < 1 || options->hidden > largest ||
-        options->intermediate > largest || options->shared_intermediate > largest)
-        FAIL(error, MOECL_INVALID_ARGUMENT, "layer: hidden %zu, intermediate %zu, shared %zu; must be 1 to %zu",
-             options->hidden, options->intermediate, options->shared_intermediate, largest);
-    if (options->shared_gate && !options->shared_intermediate)
-        FAIL(error, MOECL_INVALID_ARGUMENT, "layer: a gate for a shared expert that is not there");
-    if (!moecl_type_size(options->weights) || !moecl_type_size(options->activations))
-        FAIL(error, MOECL_INVALID_ARGUMENT, "layer: an unknown type");
-out:
-    return status;
+    const moecl_router *router = &options->router;
+    return router->capacity.kind != MOECL_CAPACITY_NONE || moecl_layer_needs_all_logits(options);
+}
+
+bool moecl_layer_needs_all_logits(const moecl_layer_options *options)
+{
+    return options->router.selection == MOECL_SELECTION_EXPERT_CHOICE ||
+           options->router.selection == MOECL_SELECTION_SINKHORN;
+}
+
+size_t moecl_layer_most_rows(const moecl_layer_options *options, size_t pass_tokens, size_t tokens)
+{
+    const size_t rows = tokens * moecl_layer_slots(options);
+    if (options->router.selection != MOECL_SELECTION_EXPERT_CHOICE)
+        return rows;
+    const size_t chosen = options->experts * moecl_expert_choice_capacity(options, pass_tokens);
+    return rows < chosen ? rows : chosen;
+}
+
+size_t moecl_expert_choice_capacity(const moecl_layer_options *options, size_t tokens)
+{
+    const size_t share = (tokens * options->top_k + options->experts - 1) / options->experts;
+    return share < tokens ? share : tokens;
+}
+
+size_t moecl_expert_width(const moecl_layer_options *options)
+{
+    return options->latent ? options->latent : options->hidden;
 }

@@ -177,6 +177,7 @@ static moecl_status run_combine(struct moecl_verification *verification, const s
     if (staged->router_columns > options->experts) {
         call.shared_logits = (moecl_buffer){staged->router.device, options->experts * sizeof(float)};
         call.shared_stride = staged->router_columns;
+        call.shared_gate = options->shared_gate;
     }
     TRY(moecl_combine(verification->context, &call, 0, NULL, NULL));
     TRY(array_fetch(verification, &staged->y));
