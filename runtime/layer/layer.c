@@ -85,6 +85,8 @@ static moecl_status create_kernels(struct moecl_layer *layer)
         TRY(moecl_input_kernel_create(context, &options->router_input, options->activations, &layer->router_input));
     if (options->expert_input.normalised)
         TRY(moecl_input_kernel_create(context, &options->expert_input, options->activations, &layer->expert_input));
+    if (options->router.capacity.kind != MOECL_CAPACITY_NONE)
+        TRY(moecl_capacity_kernels_create(context, &layer->capacity));
     if (options->router.selection == MOECL_SELECTION_EXPERT_CHOICE)
         TRY(moecl_expert_choice_kernels_create(context, &layer->expert_choice));
     if (options->router.selection == MOECL_SELECTION_SINKHORN)
@@ -150,6 +152,7 @@ void moecl_layer_destroy(moecl_layer *layer)
     for (int i = 0; i < MOECL_VECTOR_COUNT; i++)
         moecl_buffer_release(layer->vectors[i]);
     moecl_sinkhorn_kernels_release(&layer->sinkhorn);
+    moecl_capacity_kernels_release(&layer->capacity);
     moecl_expert_choice_kernels_release(&layer->expert_choice);
     release_kernel(layer->expert_input);
     release_kernel(layer->router_input);

@@ -7,6 +7,7 @@
 
 #include "experts/matrices.h"
 #include "options.h"
+#include "stages/capacity.h"
 #include "stages/expert_choice.h"
 #include "stages/permute.h"
 #include "stages/route.h"
@@ -24,6 +25,7 @@ struct moecl_layer {
 
     /* Kernels; those of options that the layer has not are NULL. */
     struct moecl_route_kernels route;
+    struct moecl_capacity_kernels capacity;
     struct moecl_expert_choice_kernels expert_choice;
     struct moecl_sinkhorn_kernels sinkhorn;
     struct moecl_permute_kernels permute;

@@ -238,6 +238,31 @@ out:
     return status;
 }
 
+/* Takes back what the experts have no room for. */
+static moecl_status limit_capacity(const struct moecl_pass *pass, const struct moecl_chunk *whole)
+{
+    const struct moecl_layer *layer = pass->layer;
+    const moecl_layer_options *options = &layer->options;
+    const moecl_capacity *capacity = &options->router.capacity;
+    const size_t tokens = pass->forward->tokens;
+    const struct moecl_capacity_call call = {
+        .tokens = tokens,
+        .slots = options->top_k,
+        .experts = options->experts,
+        .rows = moecl_capacity_rows(capacity, tokens, options->top_k, options->experts),
+        .order = capacity->order,
+        .routing = whole->routing,
+        .workspace = moecl_chunk_region(whole, MOECL_REGION_CROSS_TOKENS),
+    };
+    moecl_status status = MOECL_OK;
+    TRY(moecl_capacity_enqueue(&layer->capacity, pass->chain, &call));
+    if (capacity->normalise_after)
+        TRY(moecl_route_finish_enqueue(&layer->route, pass->chain, tokens, options->top_k, whole->routing,
+                                       vector_of(layer, MOECL_VECTOR_EXPERT_SCALE)));
+out:
+    return status;
+}
+
 moecl_status moecl_route_pass(const struct moecl_pass *pass)
 {
     const moecl_layer_options *options = &pass->layer->options;
@@ -257,6 +282,8 @@ moecl_status moecl_route_pass(const struct moecl_pass *pass)
         TRY(route_balanced(pass, &whole));
     if (options->router.selection == MOECL_SELECTION_EXPERT_CHOICE)
         TRY(route_by_experts(pass, &whole));
+    if (options->router.capacity.kind != MOECL_CAPACITY_NONE)
+        TRY(limit_capacity(pass, &whole));
     for (size_t first = 0; all_logits && first < tokens; first += pass->chunk_tokens) {
         const struct moecl_chunk chunk = moecl_chunk_at(pass, first);
         TRY(copy_logits(&chunk));

@@ -31,6 +31,8 @@ static size_t cross_tokens_bytes(const moecl_layer_options *options, size_t pass
 {
     const moecl_router *router = &options->router;
     size_t bytes = 0;
+    if (router->capacity.kind != MOECL_CAPACITY_NONE)
+        bytes = moecl_capacity_workspace_size(pass, options->top_k, options->experts);
     if (router->selection == MOECL_SELECTION_EXPERT_CHOICE)
         bytes = moecl_expert_choice_workspace_size(pass, options->experts);
     if (router->selection == MOECL_SELECTION_SINKHORN)
