@@ -257,7 +257,7 @@ static void agrees_with_the_formulas(void **state)
             .intermediate = random_between(&numbers, 1, 30),
             .router.normalisation = seed % 2 == 0 ? MOECL_NORMALISATION_SUM : MOECL_NORMALISATION_NONE,
             .shared_intermediate = seed % 3 == 0 ? random_between(&numbers, 1, 50) : 0,
-            .shared_gate = seed % 2 == 0 ? MOECL_SHARED_GATE_SIGMOID : MOECL_SHARED_GATE_NONE};
+            .shared_gate = seed % 6 == 0 ? MOECL_SHARED_GATE_SIGMOID : MOECL_SHARED_GATE_NONE};
         options.top_k = random_between(&numbers, 1, options.experts);
         size_t tokens = random_between(&numbers, 1, 12), count = tokens * options.hidden;
         struct host_layer layer = host_layer_make(&options, MOECL_F32, seed);

@@ -23,6 +23,7 @@ struct fixture {
     struct moecl_verification verification;
     struct moecl_verify_chunk chunk; /* the forward pass's results */
     struct moecl_staged staged;      /* the stages' */
+    struct moecl_reference_router router;
 };
 
 static const moecl_layer_options base = {.experts = EXPERTS,
@@ -40,6 +41,7 @@ static struct moecl_verification *begin(struct fixture *fixture)
                                                         .layer = fixture->layer,
                                                         .options = moecl_layer_describe(fixture->layer),
                                                         .weights = &fixture->host.weights,
+                                                        .router = fixture->router,
                                                         .h_type = MOECL_F32,
                                                         .random = 17,
                                                         .report = &fixture->report,
@@ -65,6 +67,9 @@ static void run(struct fixture *fixture)
     array_release(&y);
     array_release(&ids);
     array_release(&weights);
+    assert_int_equal(
+        moecl_reference_router_open(&fixture->router, moecl_layer_describe(fixture->layer), &fixture->host.weights),
+        MOECL_OK);
     ASSERT_OK(context, moecl_staged_run(begin(fixture), chunk, &fixture->staged));
 }
 
@@ -101,6 +106,7 @@ static void results_free(struct fixture *fixture)
     free(fixture->chunk.ids);
     free(fixture->chunk.weights);
     moecl_staged_free(&fixture->staged);
+    moecl_reference_router_close(&fixture->router);
 }
 
 static int tear_down(void **state)

@@ -11,15 +11,18 @@ extern "C" {
 #endif
 
 /* Computes the layer that `options` describes, in double precision, in plain C. x [T,H] is rounded to
- * options->activations and the expert and shared weights to options->weights first, as the device sees them; nothing
- * else is rounded. Any of y [T,H], ids [T,k], routing_weights [T,k], logits [T,E] may be NULL. With `ids_given` the
- * routing is read from ids and routing_weights instead of computed. MOECL_OUT_OF_HOST_MEMORY, MOECL_INVALID_ARGUMENT.
- */
+ * options->activations and the expert, shared and latent weights to options->weights first, as the device sees them;
+ * nothing else is rounded. Any of y [T,H], ids [T,slots], routing_weights [T,slots] (moecl_layer_slots() choices a
+ * token) and logits [T,R] may be NULL. With `ids_given` the routing is read from ids and routing_weights instead of
+ * computed. MOECL_OUT_OF_HOST_MEMORY, MOECL_INVALID_ARGUMENT. */
 typedef struct moecl_reference_call {
     const moecl_layer_options *options;
     const moecl_layer_weights *weights;
     size_t tokens;
     const float *x;
+    const int32_t *token_ids; /* [T], of MOECL_SELECTION_TABLE; NULL otherwise */
+    bool noisy;               /* as of moecl_forward */
+    uint64_t step;
     bool ids_given;
     int32_t *ids;
     double *routing_weights;

@@ -4,12 +4,18 @@
 
 #include "device/buffer.h"
 #include "device/memory.h"
+#include "layer/layer.h"
+#include "layer/options.h"
+#include "stages/input.h"
 
 size_t moecl_staged_token_bytes(const moecl_layer_options *options)
 {
-    size_t assignment = 4 * (4 + 3 * options->intermediate + options->hidden);
-    size_t shared = options->shared_intermediate > 0 ? 4 * (3 * options->shared_intermediate + options->hidden) : 0;
-    return 8 * (options->experts + 1) + 8 * options->hidden + options->top_k * assignment + shared;
+    const size_t width = options->latent > 0 ? options->latent : options->hidden;
+    const size_t assignment = 4 * (4 + 3 * options->intermediate + width);
+    const size_t shared =
+        options->shared_intermediate > 0 ? 4 * (3 * options->shared_intermediate + options->hidden) : 0;
+    const size_t router = 4 * (3 * moecl_router_rows(options) + 2);
+    return router + 12 * options->hidden + 8 * width + moecl_layer_slots(options) * assignment + shared;
 }
 
 static moecl_buffer start(const struct moecl_staged_array *array)
@@ -51,14 +57,17 @@ static moecl_status run_route(struct moecl_verification *verification, const str
                               struct moecl_staged *staged)
 {
     moecl_status status = MOECL_OK;
-    const moecl_layer_options *options = verification->options;
-    TRY(array_make(verification, chunk->tokens, options->experts, sizeof(float), &staged->logits));
-    TRY(array_make(verification, chunk->tokens, options->top_k, sizeof(int32_t), &staged->ids));
-    TRY(array_make(verification, chunk->tokens, options->top_k, sizeof(float), &staged->weights));
-    moecl_routing routing = {start(&staged->ids), start(&staged->weights)};
-    TRY(moecl_route(verification->layer,
-                    &(moecl_forward){.tokens = chunk->tokens, .x = chunk->device_x, .routing = routing},
-                    start(&staged->logits), 0, NULL, NULL));
+    const struct moecl_reference_router *router = &verification->router;
+    TRY(array_make(verification, chunk->tokens, router->outputs, sizeof(float), &staged->logits));
+    TRY(array_make(verification, chunk->tokens, router->slots, sizeof(int32_t), &staged->ids));
+    TRY(array_make(verification, chunk->tokens, router->slots, sizeof(float), &staged->weights));
+    const moecl_forward forward = {.tokens = chunk->tokens,
+                                   .x = chunk->device_x,
+                                   .routing = {start(&staged->ids), start(&staged->weights)},
+                                   .token_ids = chunk->device_token_ids,
+                                   .noisy = router->noisy,
+                                   .step = router->step};
+    TRY(moecl_route(verification->layer, &forward, start(&staged->logits), 0, NULL, NULL));
     TRY(array_fetch(verification, &staged->logits));
     TRY(array_fetch(verification, &staged->ids));
     TRY(array_fetch(verification, &staged->weights));
@@ -71,15 +80,15 @@ static moecl_status run_permute(struct moecl_verification *verification, const s
 {
     moecl_status status = MOECL_OK;
     struct moecl_context *context = verification->context;
-    size_t top_k = verification->options->top_k, experts = verification->options->experts;
+    const size_t slots = verification->router.slots, experts = verification->options->experts;
     cl_mem workspace = NULL;
     TRY(array_make(verification, experts + 1, 1, sizeof(uint32_t), &staged->offsets));
-    TRY(array_make(verification, chunk->tokens, top_k, sizeof(uint32_t), &staged->assignments));
-    TRY(array_make(verification, chunk->tokens, top_k, sizeof(int32_t), &staged->rows));
-    TRY(moecl_buffer_create(context, CL_MEM_READ_WRITE, moecl_permute_workspace_size(chunk->tokens, top_k, experts),
+    TRY(array_make(verification, chunk->tokens, slots, sizeof(uint32_t), &staged->assignments));
+    TRY(array_make(verification, chunk->tokens, slots, sizeof(int32_t), &staged->rows));
+    TRY(moecl_buffer_create(context, CL_MEM_READ_WRITE, moecl_permute_workspace_size(chunk->tokens, slots, experts),
                             "the workspace of permute", &workspace));
     moecl_permutation permutation = {start(&staged->offsets), start(&staged->assignments), start(&staged->rows)};
-    TRY(moecl_permute(context, chunk->tokens, top_k, experts, start(&staged->ids), &permutation,
+    TRY(moecl_permute(context, chunk->tokens, slots, experts, start(&staged->ids), &permutation,
                       (moecl_buffer){workspace, 0}, 0, NULL, NULL));
     TRY(array_fetch(verification, &staged->offsets));
     TRY(array_fetch(verification, &staged->assignments));
@@ -97,9 +106,15 @@ struct product {
     bool routed; /* the rows of all experts; else the tokens, in one group */
     bool gather; /* read the tokens' rows through the assignments */
     moecl_product kind;
-    size_t columns; /* of the output */
     struct moecl_staged_array *output;
 };
+
+/* Columns of what a part's matrices give. */
+static size_t product_columns(const moecl_matrices_options *options, moecl_product kind)
+{
+    const bool two = kind == MOECL_PRODUCT_LINEAR && options->activated && !options->function.ungated;
+    return two ? 2 * options->out : options->out;
+}
 
 static moecl_status run_product(struct moecl_verification *verification, size_t tokens,
                                 const struct moecl_staged *staged, const struct product *product)
@@ -107,17 +122,20 @@ static moecl_status run_product(struct moecl_verification *verification, size_t 
     moecl_status status = MOECL_OK;
     struct moecl_context *context = verification->context;
     moecl_matrices *matrices = moecl_layer_matrices(verification->layer, product->part);
-    size_t top_k = verification->options->top_k;
+    const size_t slots = verification->router.slots;
     cl_mem workspace = NULL;
-    moecl_grouped_gemm_call call = {.rows = product->routed ? tokens * top_k : tokens,
+    moecl_grouped_gemm_call call = {.rows = product->routed ? tokens * slots : tokens,
                                     .input = product->input,
                                     .input_type = product->input_type,
-                                    .divisor = top_k,
+                                    .divisor = slots,
                                     .offsets = start(product->routed ? &staged->offsets : &staged->whole),
                                     .product = product->kind};
     if (product->gather)
         call.assignments = start(&staged->assignments);
-    TRY(array_make(verification, call.rows, product->columns, sizeof(float), product->output));
+    if (product->gather && verification->options->router.weight_on_input)
+        call.row_weights = start(&staged->weights);
+    TRY(array_make(verification, call.rows, product_columns(moecl_matrices_describe(matrices), product->kind),
+                   sizeof(float), product->output));
     TRY(moecl_buffer_create(context, CL_MEM_READ_WRITE, moecl_grouped_gemm_workspace_size(matrices, call.rows),
                             "the workspace of a grouped GEMM", &workspace));
     call.output = start(product->output);
@@ -129,32 +147,111 @@ out:
     return status;
 }
 
+#define PRODUCT(...) run_product(verification, chunk->tokens, s, &(struct product){__VA_ARGS__})
+
+/* The norm that experts read, by the layer's own kernel. */
+static moecl_status run_norm(struct moecl_verification *verification, const struct moecl_verify_chunk *chunk,
+                             struct moecl_staged *staged)
+{
+    moecl_status status = MOECL_OK;
+    const moecl_layer_options *options = verification->options;
+    struct moecl_chain chain;
+    TRY(array_make(verification, chunk->tokens, options->hidden, sizeof(float), &staged->input));
+    const struct moecl_input_call call = {.options = &options->expert_input,
+                                          .tokens = chunk->tokens,
+                                          .hidden = options->hidden,
+                                          .x = chunk->device_x,
+                                          .vector = moecl_layer_vector(verification->layer, MOECL_VECTOR_EXPERT_NORM),
+                                          .input = start(&staged->input)};
+    TRY(moecl_chain_begin(&chain, verification->context, 0, NULL));
+    TRY(moecl_chain_end(&chain, moecl_input_enqueue(verification->layer->expert_input, &chain, &call), NULL));
+    TRY(array_fetch(verification, &staged->input));
+out:
+    return status;
+}
+
+/* What the experts read, and the three arrays of their products. */
+static moecl_status run_experts(struct moecl_verification *verification, const struct moecl_verify_chunk *chunk,
+                                struct moecl_staged *s)
+{
+    moecl_status status = MOECL_OK;
+    const moecl_layer_options *options = verification->options;
+    const moecl_product linear = MOECL_PRODUCT_LINEAR, activated = MOECL_PRODUCT_ACTIVATED;
+    moecl_buffer x = chunk->device_x;
+    moecl_type type = options->activations;
+    if (options->latent > 0)
+        TRY(PRODUCT(MOECL_PART_LATENT_DOWN, x, type, false, false, activated, &s->input));
+    else if (options->expert_input.normalised)
+        TRY(run_norm(verification, chunk, s));
+    if (s->input.device != NULL) {
+        x = start(&s->input);
+        type = MOECL_F32;
+    }
+    TRY(PRODUCT(MOECL_PART_GATE_UP, x, type, true, true, linear, &s->linear));
+    TRY(PRODUCT(MOECL_PART_GATE_UP, x, type, true, true, activated, &s->h));
+    TRY(PRODUCT(MOECL_PART_DOWN, start(&s->h), MOECL_F32, true, false, activated, &s->z));
+out:
+    return status;
+}
+
 static moecl_status run_products(struct moecl_verification *verification, const struct moecl_verify_chunk *chunk,
                                  struct moecl_staged *s)
 {
     moecl_status status = MOECL_OK;
-    const moecl_layer_options *options = verification->options;
-    const size_t intermediate = options->intermediate, shared = options->shared_intermediate;
     const moecl_buffer x = chunk->device_x;
-    const moecl_type type = options->activations;
+    const moecl_type type = verification->options->activations;
     const moecl_product linear = MOECL_PRODUCT_LINEAR, activated = MOECL_PRODUCT_ACTIVATED;
 
     TRY(array_make(verification, 2, 1, sizeof(uint32_t), &s->whole));
     const uint32_t whole[2] = {0, (uint32_t)chunk->tokens};
     TRY(moecl_buffer_write(verification->context, start(&s->whole), sizeof(whole), whole));
 
-#define PRODUCT(...) run_product(verification, chunk->tokens, s, &(struct product){__VA_ARGS__})
-    TRY(PRODUCT(MOECL_PART_ROUTER, x, type, false, false, activated, s->router_columns, &s->router));
-    TRY(PRODUCT(MOECL_PART_GATE_UP, x, type, true, true, linear, 2 * intermediate, &s->linear));
-    TRY(PRODUCT(MOECL_PART_GATE_UP, x, type, true, true, activated, intermediate, &s->h));
-    TRY(PRODUCT(MOECL_PART_DOWN, start(&s->h), MOECL_F32, true, false, activated, options->hidden, &s->z));
-    if (shared > 0) {
-        TRY(PRODUCT(MOECL_PART_SHARED_GATE_UP, x, type, false, false, linear, 2 * shared, &s->shared_linear));
-        TRY(PRODUCT(MOECL_PART_SHARED_GATE_UP, x, type, false, false, activated, shared, &s->shared_h));
-        TRY(PRODUCT(MOECL_PART_SHARED_DOWN, start(&s->shared_h), MOECL_F32, false, false, activated, options->hidden,
-                    &s->shared_z));
+    TRY(PRODUCT(MOECL_PART_ROUTER, x, type, false, false, activated, &s->router));
+    TRY(run_experts(verification, chunk, s));
+    if (verification->options->shared_intermediate > 0) {
+        TRY(PRODUCT(MOECL_PART_SHARED_GATE_UP, x, type, false, false, linear, &s->shared_linear));
+        TRY(PRODUCT(MOECL_PART_SHARED_GATE_UP, x, type, false, false, activated, &s->shared_h));
+        TRY(PRODUCT(MOECL_PART_SHARED_DOWN, start(&s->shared_h), MOECL_F32, false, false, activated, &s->shared_z));
     }
-#undef PRODUCT
+out:
+    return status;
+}
+
+/* The weighted sum over the experts, to `to`. */
+static moecl_combine_call experts_sum(const struct moecl_verification *verification,
+                                      const struct moecl_verify_chunk *chunk, const struct moecl_staged *staged)
+{
+    const moecl_layer_options *options = verification->options;
+    moecl_combine_call call = {.tokens = chunk->tokens,
+                               .top_k = verification->router.slots,
+                               .hidden = options->latent > 0 ? options->latent : options->hidden,
+                               .z = start(&staged->z),
+                               .rows = start(&staged->rows),
+                               .experts = options->experts,
+                               .x = chunk->device_x,
+                               .x_type = options->activations};
+    if (!options->router.weight_on_input)
+        call.weights = start(&staged->weights);
+    if (options->router.zero_experts > 0)
+        call.ids = start(&staged->ids);
+    return call;
+}
+
+/* The latent sum, and its way back to H: *call is then a sum of one row a token. */
+static moecl_status leave_latent(struct moecl_verification *verification, const struct moecl_verify_chunk *chunk,
+                                 struct moecl_staged *s, moecl_combine_call *call)
+{
+    moecl_status status = MOECL_OK;
+    const moecl_layer_options *options = verification->options;
+    TRY(array_make(verification, chunk->tokens, options->latent, sizeof(float), &s->sum));
+    call->y = start(&s->sum);
+    call->output_type = MOECL_F32;
+    TRY(moecl_combine(verification->context, call, 0, NULL, NULL));
+    TRY(array_fetch(verification, &s->sum));
+    TRY(PRODUCT(MOECL_PART_LATENT_UP, start(&s->sum), MOECL_F32, false, false, MOECL_PRODUCT_ACTIVATED,
+                &s->latent_output));
+    *call = (moecl_combine_call){
+        .tokens = chunk->tokens, .top_k = 1, .hidden = options->hidden, .z = start(&s->latent_output)};
 out:
     return status;
 }
@@ -164,21 +261,22 @@ static moecl_status run_combine(struct moecl_verification *verification, const s
 {
     moecl_status status = MOECL_OK;
     const moecl_layer_options *options = verification->options;
+    moecl_combine_call call = experts_sum(verification, chunk, staged);
+    if (options->latent > 0)
+        TRY(leave_latent(verification, chunk, staged, &call));
     TRY(array_make(verification, chunk->tokens, options->hidden, moecl_type_size(options->activations), &staged->y));
-    moecl_combine_call call = {.tokens = chunk->tokens,
-                               .top_k = options->top_k,
-                               .hidden = options->hidden,
-                               .z = start(&staged->z),
-                               .rows = start(&staged->rows),
-                               .weights = start(&staged->weights),
-                               .shared = start(&staged->shared_z),
-                               .y = start(&staged->y),
-                               .output_type = options->activations};
-    if (staged->router_columns > options->experts) {
-        call.shared_logits = (moecl_buffer){staged->router.device, options->experts * sizeof(float)};
+    if (options->output_biased)
+        call.bias = moecl_layer_vector(verification->layer, MOECL_VECTOR_OUTPUT_BIAS);
+    call.shared = start(&staged->shared_z);
+    call.shared_scale = options->shared_scale;
+    call.shared_gate = options->shared_gate;
+    if (options->shared_gate != MOECL_SHARED_GATE_NONE) {
+        call.shared_logits = (moecl_buffer){staged->router.device, verification->router.columns * sizeof(float)};
         call.shared_stride = staged->router_columns;
         call.shared_gate = options->shared_gate;
     }
+    call.y = start(&staged->y);
+    call.output_type = options->activations;
     TRY(moecl_combine(verification->context, &call, 0, NULL, NULL));
     TRY(array_fetch(verification, &staged->y));
 out:
@@ -189,9 +287,7 @@ moecl_status moecl_staged_run(struct moecl_verification *verification, const str
                               struct moecl_staged *staged)
 {
     moecl_status status = MOECL_OK;
-    const moecl_layer_options *options = verification->options;
-    bool gated = options->shared_intermediate > 0 && options->shared_gate;
-    staged->router_columns = options->experts + (gated ? 1 : 0);
+    staged->router_columns = moecl_matrices_describe(moecl_layer_matrices(verification->layer, MOECL_PART_ROUTER))->out;
     TRY(run_route(verification, chunk, staged));
     TRY(run_permute(verification, chunk, staged));
     TRY(run_products(verification, chunk, staged));
@@ -202,10 +298,7 @@ out:
 
 void moecl_staged_free(struct moecl_staged *staged)
 {
-    struct moecl_staged_array *arrays[] = {
-        &staged->logits,        &staged->ids,      &staged->weights,  &staged->router, &staged->offsets,
-        &staged->assignments,   &staged->rows,     &staged->linear,   &staged->h,      &staged->z,
-        &staged->shared_linear, &staged->shared_h, &staged->shared_z, &staged->y,      &staged->whole};
-    for (size_t i = 0; i < sizeof(arrays) / sizeof(arrays[0]); i++)
-        array_free(arrays[i]);
+#define MOECL_STAGED_FREE(name) array_free(&staged->name);
+    MOECL_STAGED_LIST(MOECL_STAGED_FREE)
+#undef MOECL_STAGED_FREE
 }

@@ -12,24 +12,33 @@ struct moecl_staged_array {
     size_t bytes;
 };
 
-/* T tokens, R = T*k rows in expert order. */
+/* T tokens, A = T*slots assignments, of which some have a row; W columns of what experts read and give: H, or L. Arrays
+ * of what the layer does not have stay empty. */
+#define MOECL_STAGED_LIST(X)                                                                                           \
+    X(logits)        /* f32 [T,R], of moecl_route() */                                                                 \
+    X(ids)           /* i32 [T,slots] */                                                                               \
+    X(weights)       /* f32 [T,slots] */                                                                               \
+    X(router)        /* f32 [T,router_columns], of the router's matrices and x itself */                               \
+    X(offsets)       /* u32 [E+1] */                                                                                   \
+    X(assignments)   /* u32 [A] */                                                                                     \
+    X(rows)          /* i32 [A] */                                                                                     \
+    X(input)         /* f32 [T,W]: what experts read, where that is not x: its norm or latent projection */            \
+    X(linear)        /* f32 [A,2I]: gate and up of the input; [A,I] where ungated */                                   \
+    X(h)             /* f32 [A,I] */                                                                                   \
+    X(z)             /* f32 [A,W] */                                                                                   \
+    X(sum)           /* f32 [T,L]: the weighted sum, where there is a latent projection */                             \
+    X(latent_output) /* f32 [T,H]: that sum brought back */                                                            \
+    X(shared_linear) /* f32 [T,2S] or [T,S] */                                                                         \
+    X(shared_h)      /* f32 [T,S] */                                                                                   \
+    X(shared_z)      /* f32 [T,H] */                                                                                   \
+    X(y)             /* activations [T,H] */                                                                           \
+    X(whole)         /* u32 [2]: the offsets 0, T of a single group */
+
 struct moecl_staged {
-    size_t router_columns;                   /* E, or E + 1 with the shared gate's logit behind */
-    struct moecl_staged_array logits;        /* f32 [T,E], of moecl_route() */
-    struct moecl_staged_array ids;           /* i32 [T,k] */
-    struct moecl_staged_array weights;       /* f32 [T,k] */
-    struct moecl_staged_array router;        /* f32 [T,router_columns], of the router's matrices */
-    struct moecl_staged_array offsets;       /* u32 [E+1] */
-    struct moecl_staged_array assignments;   /* u32 [R] */
-    struct moecl_staged_array rows;          /* i32 [R] */
-    struct moecl_staged_array linear;        /* f32 [R,2I]: gate x, up x */
-    struct moecl_staged_array h;             /* f32 [R,I] */
-    struct moecl_staged_array z;             /* f32 [R,H] */
-    struct moecl_staged_array shared_linear; /* f32 [T,2S] */
-    struct moecl_staged_array shared_h;      /* f32 [T,S] */
-    struct moecl_staged_array shared_z;      /* f32 [T,H] */
-    struct moecl_staged_array y;             /* activations [T,H] */
-    struct moecl_staged_array whole;         /* u32 [2]: the offsets 0, T of a single group */
+    size_t router_columns; /* the router's rows, then the shared gate's, then the noise's */
+#define MOECL_STAGED_ARRAY(name) struct moecl_staged_array name;
+    MOECL_STAGED_LIST(MOECL_STAGED_ARRAY)
+#undef MOECL_STAGED_ARRAY
 };
 
 /* Bytes that the arrays have for each token. */
@@ -37,7 +46,7 @@ size_t moecl_staged_token_bytes(const moecl_layer_options *options);
 /* Fills *staged (zeroed before), to be freed also after a failure. Blocks. */
 moecl_status moecl_staged_run(struct moecl_verification *verification, const struct moecl_verify_chunk *chunk,
                               struct moecl_staged *staged);
-/* Checks each stage on the results of the one before, and the chunk's forward pass against them (projection.c). */
+/* Checks each stage on the results of the one before, and the chunk's forward pass against them (staged_check.c). */
 moecl_status moecl_verify_staged(struct moecl_verification *verification, const struct moecl_verify_chunk *chunk,
                                  const struct moecl_staged *staged);
 void moecl_staged_free(struct moecl_staged *staged);

@@ -13,26 +13,31 @@
 #include <moecl/stages.h>
 
 #include "device/context.h"
+#include "router.h"
 
 struct moecl_verification {
     struct moecl_context *context;
     moecl_layer *layer;
     const moecl_layer_options *options;
     const moecl_layer_weights *weights;
-    moecl_type h_type; /* what the down product rounds h to */
-    uint64_t random;   /* state of the random numbers */
+    struct moecl_reference_router router; /* in double precision; noisy where the pass is */
+    moecl_type input_type;                /* what the experts' products take their input in */
+    moecl_type h_type;                    /* and what the down product rounds h to */
+    uint64_t random;                      /* state of the random numbers */
     moecl_verify_report *report;
     double worst; /* error / allowed of the worst so far; negative at first */
 };
 
 /* A chunk of the tokens, and what the layer's forward pass made of it. */
 struct moecl_verify_chunk {
-    size_t first, tokens;  /* of all the tokens */
-    const float *x;        /* [T,H] as given */
-    moecl_buffer device_x; /* activations [T,H] */
-    void *y;               /* activations [T,H] */
-    int32_t *ids;          /* [T,k] */
-    float *weights;        /* [T,k] */
+    size_t first, tokens;     /* of all the tokens */
+    const float *x;           /* [T,H] as given */
+    moecl_buffer device_x;    /* activations [T,H] */
+    const int32_t *token_ids; /* [T]; NULL: the layer has no table */
+    moecl_buffer device_token_ids;
+    void *y;        /* activations [T,H] */
+    int32_t *ids;   /* [T,slots] */
+    float *weights; /* [T,slots] */
 };
 
 /* Holds an error against what is allowed, and fails the report when it is more, or NaN. Of the error that is worst in
@@ -41,11 +46,6 @@ void moecl_verify_judge(struct moecl_verification *verification, double error, d
                         const char *format, ...) MOECL_PRINTF(5, 6);
 /* Fails the report for what must be exact and is not. */
 #define MOECL_VERIFY_WRONG(verification, ...) moecl_verify_judge((verification), 1, 0, 1, __VA_ARGS__)
-/* Judges token t's routing weights [k], as what they should be for these logits [E] and ids [k]; the device's own
- * logits may be off by `logit_error`. */
-void moecl_verify_weights(struct moecl_verification *verification, size_t token, const float *weights,
-                          const double *logits, double logit_error, const int32_t *ids);
-
 /* The largest relative error of rounding a value to a type. */
 double moecl_verify_roundoff(moecl_type type);
 /* What rounding `value` to a type may change it by. */

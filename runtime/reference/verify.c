@@ -12,6 +12,7 @@
 #include "device/memory.h"
 #include "layer/workspace.h"
 #include "parts.h"
+#include "random.h"
 #include "staged.h"
 
 /* ----------------------------------------------------------------------------------------------- judging -- */
@@ -59,34 +60,13 @@ double moecl_verify_rounding(size_t terms)
     return 4 * sqrt((double)terms + 1) * moecl_verify_roundoff(MOECL_F32);
 }
 
-/* exp(z - max) carries the error of z and of the difference; beside it stand a sum over the experts, divisions, and the
- * few units in the last place that OpenCL allows exp. */
-void moecl_verify_weights(struct moecl_verification *verification, size_t token, const float *weights,
-                          const double *logits, double logit_error, const int32_t *ids)
-{
-    const moecl_layer_options *options = verification->options;
-    double expected[MOECL_MAX_TOP_K], largest = -INFINITY;
-    for (size_t e = 0; e < options->experts; e++)
-        largest = fmax(largest, logits[e]);
-    moecl_reference_weigh(logits, options->experts, ids, options->top_k,
-                          options->router.normalisation != MOECL_NORMALISATION_NONE, expected);
-    for (size_t j = 0; j < options->top_k; j++) {
-        double units = 64 + 2 * (largest - logits[ids[j]]);
-        double tolerance = units * 0x1p-24 + moecl_verify_rounding(options->experts) + 2 * logit_error;
-        double error = fabs((double)weights[j] - expected[j]), allowed = tolerance * (expected[j] + FLT_MIN);
-        if (!(error <= allowed))
-            moecl_verify_judge(verification, error, allowed, expected[j],
-                               "weight %zu of token %zu is %.9g instead of %.9g", j, token, (double)weights[j],
-                               expected[j]);
-    }
-}
-
 /* --------------------------------------------------------------------------------------- the forward pass -- */
 
 /* Device memory of a forward pass, and the host's copies of a first and a second one. */
 struct passes {
     size_t y_bytes, routing_bytes;
-    cl_mem x, y, ids, weights;
+    cl_mem x, y, ids, weights, token_ids;
+    int32_t *host_token_ids; /* [T]; NULL: the layer has no table */
     struct moecl_verify_chunk first, second;
 };
 
@@ -96,6 +76,8 @@ static void passes_free(struct passes *passes)
     moecl_buffer_release(passes->y);
     moecl_buffer_release(passes->ids);
     moecl_buffer_release(passes->weights);
+    moecl_buffer_release(passes->token_ids);
+    moecl_free(passes->host_token_ids);
     struct moecl_verify_chunk *chunks[] = {&passes->first, &passes->second};
     for (size_t i = 0; i < 2; i++) {
         moecl_free(chunks[i]->y);
@@ -112,6 +94,27 @@ static moecl_status results_allocate(struct passes *passes, struct moecl_verify_
     return chunk->y && chunk->ids && chunk->weights ? MOECL_OK : MOECL_OUT_OF_HOST_MEMORY;
 }
 
+/* Token ids for a chunk, drawn at random out of the table's rows. */
+static moecl_status token_ids_make(struct moecl_verification *verification, struct passes *passes, size_t tokens)
+{
+    moecl_status status = MOECL_OK;
+    struct moecl_context *context = verification->context;
+    if (verification->options->router.selection != MOECL_SELECTION_TABLE)
+        return MOECL_OK;
+    passes->host_token_ids = moecl_allocate(tokens, sizeof(int32_t));
+    if (passes->host_token_ids == NULL)
+        FAIL(&context->error, MOECL_OUT_OF_HOST_MEMORY, "moecl_verify: no host memory for %zu tokens", tokens);
+    for (size_t t = 0; t < tokens; t++)
+        passes->host_token_ids[t] =
+            (int32_t)(moecl_random_next(&verification->random) % verification->options->router.table_rows);
+    TRY(moecl_buffer_create(context, CL_MEM_READ_WRITE, tokens * sizeof(int32_t), "token ids of moecl_verify",
+                            &passes->token_ids));
+    TRY(moecl_buffer_write(context, (moecl_buffer){passes->token_ids, 0}, tokens * sizeof(int32_t),
+                           passes->host_token_ids));
+out:
+    return status;
+}
+
 static moecl_status passes_make(struct moecl_verification *verification, struct passes *passes, size_t tokens)
 {
     moecl_status status = MOECL_OK;
@@ -122,7 +125,7 @@ static moecl_status passes_make(struct moecl_verification *verification, struct 
         !moecl_size_multiply(values, moecl_type_size(options->activations), &passes->y_bytes))
         FAIL(&context->error, MOECL_INVALID_ARGUMENT, "moecl_verify: %zu tokens of %zu are too many", tokens,
              options->hidden);
-    passes->routing_bytes = tokens * options->top_k * 4;
+    passes->routing_bytes = tokens * verification->router.slots * 4;
     if (results_allocate(passes, &passes->first) != MOECL_OK || results_allocate(passes, &passes->second) != MOECL_OK)
         FAIL(&context->error, MOECL_OUT_OF_HOST_MEMORY, "moecl_verify: no host memory for %zu tokens", tokens);
     TRY(moecl_buffer_create(context, CL_MEM_READ_WRITE, passes->y_bytes, "x of moecl_verify", &passes->x));
@@ -130,6 +133,7 @@ static moecl_status passes_make(struct moecl_verification *verification, struct 
     TRY(moecl_buffer_create(context, CL_MEM_READ_WRITE, passes->routing_bytes, "ids of moecl_verify", &passes->ids));
     TRY(moecl_buffer_create(context, CL_MEM_READ_WRITE, passes->routing_bytes, "weights of moecl_verify",
                             &passes->weights));
+    TRY(token_ids_make(verification, passes, tokens));
 out:
     return status;
 }
@@ -143,11 +147,14 @@ static moecl_status run_pass(struct moecl_verification *verification, const stru
     struct moecl_context *context = verification->context;
     size_t y_bytes =
         chunk->tokens * verification->options->hidden * moecl_type_size(verification->options->activations);
-    size_t routing_bytes = chunk->tokens * verification->options->top_k * 4;
+    size_t routing_bytes = chunk->tokens * verification->router.slots * 4;
     moecl_forward forward = {.tokens = chunk->tokens,
                              .x = {passes->x, 0},
                              .y = {passes->y, 0},
-                             .routing = {{passes->ids, 0}, {passes->weights, 0}}};
+                             .routing = {{passes->ids, 0}, {passes->weights, 0}},
+                             .token_ids = {passes->token_ids, 0},
+                             .noisy = verification->router.noisy,
+                             .step = verification->router.step};
     memset(chunk->y, 0xff, y_bytes);
     memset(chunk->ids, 0xff, routing_bytes);
     TRY(moecl_buffer_write(context, forward.y, y_bytes, chunk->y));
@@ -168,10 +175,12 @@ static moecl_status verify_chunk(struct moecl_verification *verification, struct
     moecl_status status = MOECL_OK;
     struct moecl_verify_chunk *first = &passes->first, *second = &passes->second;
     const moecl_layer_options *options = verification->options;
-    size_t values = first->tokens * options->hidden, routings = first->tokens * options->top_k;
+    size_t values = first->tokens * options->hidden, routings = first->tokens * verification->router.slots;
     size_t y_bytes = values * moecl_type_size(options->activations);
 
     first->device_x = (moecl_buffer){passes->x, 0};
+    first->token_ids = passes->host_token_ids;
+    first->device_token_ids = (moecl_buffer){passes->token_ids, 0};
     second->tokens = first->tokens;
     moecl_convert(first->x, MOECL_F32, first->y, options->activations, values);
     TRY(moecl_buffer_write(verification->context, first->device_x, y_bytes, first->y));
@@ -231,36 +240,61 @@ out:
     return status;
 }
 
+/* What noisy passes do otherwise than others. */
+static bool has_random_options(const moecl_router *router)
+{
+    return router->noise || router->input_jitter > 0 || router->random_second;
+}
+
+/* All tokens, chunk by chunk. */
+static moecl_status verify_tokens(struct moecl_verification *verification, size_t tokens, const float *x)
+{
+    moecl_status status = MOECL_OK;
+    struct passes passes = {0};
+    size_t chunk;
+    TRY(choose_chunk(verification, tokens, &chunk));
+    TRY(passes_make(verification, &passes, chunk));
+    for (size_t first = 0; first < tokens; first += chunk) {
+        passes.first.first = first;
+        passes.first.tokens = tokens - first < chunk ? tokens - first : chunk;
+        passes.first.x = x + first * verification->options->hidden;
+        TRY(verify_chunk(verification, &passes));
+    }
+out:
+    passes_free(&passes);
+    return status;
+}
+
 moecl_status moecl_verify(moecl_context *context, moecl_layer *layer, const moecl_layer_weights *weights, size_t tokens,
                           const float *x, moecl_verify_method method, uint64_t seed, moecl_verify_report *report)
 {
     moecl_status status = MOECL_OK;
-    struct passes passes = {0};
+    struct moecl_verification verification = {0};
     TRY(check_arguments(context, layer, weights, tokens, x, report));
 
     const moecl_layer_options *options = moecl_layer_describe(layer);
     *report = (moecl_verify_report){.passed = true, .deterministic = true};
     report->method = method == MOECL_VERIFY_AUTO ? choose_method(options, tokens) : method;
-    struct moecl_verification verification = {
+    verification = (struct moecl_verification){
         .context = context,
         .layer = layer,
         .options = options,
         .weights = weights,
+        .input_type = moecl_matrices_describe(moecl_layer_matrices(layer, MOECL_PART_GATE_UP))->activations,
         .h_type = moecl_matrices_describe(moecl_layer_matrices(layer, MOECL_PART_DOWN))->activations,
         .random = seed,
         .report = report,
         .worst = -1,
     };
-    size_t chunk;
-    TRY(choose_chunk(&verification, tokens, &chunk));
-    TRY(passes_make(&verification, &passes, chunk));
-    for (size_t first = 0; first < tokens; first += chunk) {
-        passes.first.first = first;
-        passes.first.tokens = tokens - first < chunk ? tokens - first : chunk;
-        passes.first.x = x + first * options->hidden;
-        TRY(verify_chunk(&verification, &passes));
+    if (moecl_reference_router_open(&verification.router, options, weights) != MOECL_OK)
+        FAIL(&context->error, MOECL_OUT_OF_HOST_MEMORY, "moecl_verify: no host memory for the router's vectors");
+    TRY(verify_tokens(&verification, tokens, x));
+    if (has_random_options(&options->router)) {
+        verification.router.noisy = true;
+        verification.router.step = moecl_random_next(&verification.random);
+        TRY(verify_tokens(&verification, tokens, x));
     }
 out:
-    passes_free(&passes);
+    moecl_reference_router_close(&verification.router);
     return status;
 }
