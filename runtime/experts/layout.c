@@ -31,31 +31,24 @@ bool moecl_layout_group_bytes(const struct moecl_layout *layout, const struct mo
            moecl_size_multiply(elements, moecl_type_size(shape->type), bytes);
 }
 
-/* Rows of one matrix that lie side by side in a panel. */
-struct run {
-    const moecl_matrix *source;
-    size_t column; /* the panel's, where it begins */
-    size_t row;    /* of the group, there */
-    size_t rows;
-};
-
-/* The `index`-th run of a panel: all of it, or 8 of gate and 8 of up in turn. */
-static struct run panel_run(const struct moecl_layout *layout, const struct moecl_group_shape *shape, size_t panel,
-                            size_t index, const moecl_matrix *matrix, const moecl_matrix *up)
+/* Rows of a matrix that lie side by side in a panel are a strip of it: all of a panel's, or 8 of gate's beside 8 of
+ * up's. Where a strip begins, `first` being its first row: */
+static size_t strip_rows(const struct moecl_layout *layout, const struct moecl_group_shape *shape)
 {
-    if (!shape->gated)
-        return (struct run){matrix, 0, panel * layout->panel_columns, layout->panel_columns};
-    const size_t first = panel * layout->panel_columns / 2 + index / 2 * MOECL_GATE_COLUMNS;
-    return (struct run){index % 2 ? up : matrix, index * MOECL_GATE_COLUMNS, first, MOECL_GATE_COLUMNS};
+    return shape->gated ? MOECL_GATE_COLUMNS : layout->panel_columns;
 }
 
-/* Steps of k packed at a time: what is read and written stays in the first-level cache. Of a matrix that is read by
- * columns, a step is a stream of its own, of which processors follow few. */
-enum { PACK_STEPS = 128, TRANSPOSED_STEPS = 32 };
-enum { LARGEST_BLOCK = MOECL_MAX_PANEL_COLUMNS * PACK_STEPS };
+static char *strip_at(const struct moecl_layout *layout, const struct moecl_group_shape *shape, size_t first, bool up,
+                      size_t k, char *packed)
+{
+    const size_t columns = shape->gated ? 2 * first + (up ? MOECL_GATE_COLUMNS : 0) : first;
+    const size_t panel = columns / layout->panel_columns, column = columns % layout->panel_columns;
+    return packed + ((panel * shape->in + k) * layout->panel_columns + column) * moecl_type_size(shape->type);
+}
 
-/* lines [rows][steps] -> packed [steps][rows], whose steps lie `width` elements apart, for one element size. */
-#define DEFINE_TURN(type)                                                                                              \
+/* Copies to [steps][rows], whose steps lie `width` elements apart, for one element size: from [rows][steps], and from
+ * [steps][rows] whose steps lie `pitch` apart. A constant number of rows makes vector instructions of the second. */
+#define DEFINE_COPIES(type)                                                                                            \
     static void turn_##type(const void *lines, size_t rows, size_t steps, void *packed, size_t width)                  \
     {                                                                                                                  \
         const type *from = lines;                                                                                      \
@@ -63,72 +56,113 @@ enum { LARGEST_BLOCK = MOECL_MAX_PANEL_COLUMNS * PACK_STEPS };
         for (size_t k = 0; k < steps; k++)                                                                             \
             for (size_t r = 0; r < rows; r++)                                                                          \
                 to[k * width + r] = from[r * steps + k];                                                               \
+    }                                                                                                                  \
+    static void spread_##type(const char *from, size_t pitch, size_t rows, size_t steps, char *to, size_t width)       \
+    {                                                                                                                  \
+        for (size_t k = 0; k < steps; k++, from += pitch * sizeof(type), to += width * sizeof(type)) {                 \
+            if (rows == 8)                                                                                             \
+                memcpy(to, from, 8 * sizeof(type));                                                                    \
+            else if (rows == 16)                                                                                       \
+                memcpy(to, from, 16 * sizeof(type));                                                                   \
+            else                                                                                                       \
+                memcpy(to, from, rows * sizeof(type));                                                                 \
+        }                                                                                                              \
     }
-DEFINE_TURN(uint16_t)
-DEFINE_TURN(uint32_t)
+DEFINE_COPIES(uint16_t)
+DEFINE_COPIES(uint32_t)
 
-/* `rows` rows of the source from `first` on, `steps` steps from `k` on, to the columns of the panel at `to`. */
-static void pack_rows(const moecl_matrix *source, size_t first, size_t rows, size_t k, size_t steps, moecl_type type,
-                      size_t width, char *to)
+/* Elements of a matrix read at a time: what is read and written stays in the first-level cache. Where it is read by
+ * columns, a step is a stream of its own, of which processors follow few. */
+enum { STEPS = 128, TRANSPOSED_STEPS = 32, TRANSPOSED_ROWS = 128 };
+enum { LARGEST_BLOCK = MOECL_MAX_PANEL_COLUMNS * STEPS };
+
+/* One matrix of a group on its way to the panels. */
+struct source {
+    const struct moecl_layout *layout;
+    const struct moecl_group_shape *shape;
+    const moecl_matrix *matrix; /* the group's rows from first_row on */
+    size_t first_row, end_row;
+    bool up;
+    char *packed;
+};
+
+/* A strip's rows begin to end - 1, in a matrix whose rows lie together. */
+static void pack_strip(const struct source *source, size_t begin, size_t end, size_t k, size_t steps)
 {
     uint32_t block[LARGEST_BLOCK]; /* of the storage type */
-    const size_t size = moecl_type_size(type);
-    if (moecl_matrix_is_transposed(source)) {
-        moecl_matrix_read_columns(source, first, rows, k, steps, type, block);
-        for (size_t step = 0; step < steps; step++)
-            memcpy(to + step * width * size, (const char *)block + step * rows * size, rows * size);
-        return;
-    }
-    moecl_matrix_read_rows(source, first, rows, k, steps, type, block);
+    const size_t width = source->layout->panel_columns, rows = end - begin, size = moecl_type_size(source->shape->type);
+    const size_t within = begin % strip_rows(source->layout, source->shape);
+    char *to = strip_at(source->layout, source->shape, begin - within, source->up, k, source->packed) + within * size;
+    moecl_matrix_read_rows(source->matrix, begin - source->first_row, rows, k, steps, source->shape->type, block);
     if (size == sizeof(uint16_t))
         turn_uint16_t(block, rows, steps, to, width);
     else
         turn_uint32_t(block, rows, steps, to, width);
 }
 
-static void zero_columns(size_t columns, size_t steps, size_t size, size_t width, char *to)
+/* Strips' rows begin to end - 1, in a matrix whose columns lie together. */
+static void pack_strips(const struct source *source, size_t begin, size_t end, size_t k, size_t steps)
 {
-    for (size_t step = 0; step < steps; step++)
-        memset(to + step * width * size, 0, columns * size);
-}
-
-/* Steps k to k + steps - 1 of a panel, at `to`: those of its columns whose rows are given, and zeros in those that pad
- * the panel. */
-static void pack_panel(const struct moecl_layout *layout, const struct moecl_group_shape *shape, size_t panel,
-                       size_t first_row, const moecl_matrix *matrix, const moecl_matrix *up, size_t k, size_t steps,
-                       char *to)
-{
-    const size_t width = layout->panel_columns, size = moecl_type_size(shape->type);
-    const size_t runs = shape->gated ? width / MOECL_GATE_COLUMNS : 1;
-    for (size_t i = 0; i < runs; i++) {
-        const struct run run = panel_run(layout, shape, panel, i, matrix, up);
-        const size_t begin = run.row > first_row ? run.row : first_row;
-        const size_t given = first_row + matrix->rows, run_end = run.row + run.rows;
-        const size_t end = run_end < given ? run_end : given;
-        if (begin < end)
-            pack_rows(run.source, begin - first_row, end - begin, k, steps, shape->type, width,
-                      to + (run.column + begin - run.row) * size);
-        const size_t padding = shape->out > run.row ? shape->out : run.row;
-        if (padding < run_end)
-            zero_columns(run_end - padding, steps, size, width, to + (run.column + padding - run.row) * size);
+    uint32_t block[TRANSPOSED_STEPS * TRANSPOSED_ROWS];
+    const size_t width = source->layout->panel_columns, pitch = end - begin;
+    const size_t strip = strip_rows(source->layout, source->shape), size = moecl_type_size(source->shape->type);
+    moecl_matrix_read_columns(source->matrix, begin - source->first_row, pitch, k, steps, source->shape->type, block);
+    for (size_t row = begin, next; row < end; row = next) {
+        const size_t within = row % strip;
+        const char *from = (const char *)block + (row - begin) * size;
+        char *to = strip_at(source->layout, source->shape, row - within, source->up, k, source->packed) + within * size;
+        next = row - within + strip < end ? row - within + strip : end;
+        if (size == sizeof(uint16_t))
+            spread_uint16_t(from, pitch, next - row, steps, to, width);
+        else
+            spread_uint32_t(from, pitch, next - row, steps, to, width);
     }
 }
 
-/* Panel by panel where rows lie together; else step by step, through all panels, for the same reason. */
+/* Strip by strip where rows lie together, in the order of both memories; else step by step, for the same reason. */
+static void pack_source(const struct source *source)
+{
+    const bool transposed = moecl_matrix_is_transposed(source->matrix);
+    const size_t depth = source->shape->in, strip = strip_rows(source->layout, source->shape);
+    const size_t most_steps = transposed ? TRANSPOSED_STEPS : STEPS;
+    const size_t most_rows = transposed ? TRANSPOSED_ROWS / strip * strip : strip;
+    const size_t first = source->first_row / most_rows, blocks = moecl_divide_up(source->end_row, most_rows) - first;
+    const size_t cuts = moecl_divide_up(depth, most_steps);
+    for (size_t i = 0; i < blocks * cuts; i++) {
+        const size_t k = most_steps * (transposed ? i / blocks : i % cuts);
+        const size_t block = first + (transposed ? i % blocks : i / cuts), steps = depth - k;
+        const size_t begin = block * most_rows, end = begin + most_rows;
+        (transposed ? pack_strips : pack_strip)(source, begin > source->first_row ? begin : source->first_row,
+                                                end < source->end_row ? end : source->end_row, k,
+                                                steps < most_steps ? steps : most_steps);
+    }
+}
+
+/* Zeros in the columns past the group's last row, if the rows given are of the last panel. */
+static void pad_panel(const struct source *source)
+{
+    const struct moecl_layout *layout = source->layout;
+    const struct moecl_group_shape *shape = source->shape;
+    const size_t strip = strip_rows(layout, shape), size = moecl_type_size(shape->type);
+    const size_t rows_a_panel = shape->gated ? layout->panel_columns / 2 : layout->panel_columns;
+    const size_t end = moecl_round_up(source->end_row, rows_a_panel);
+    for (size_t row = shape->out, next; row < end; row = next) {
+        const size_t within = row % strip;
+        char *to = strip_at(layout, shape, row - within, source->up, 0, source->packed) + within * size;
+        next = row - within + strip;
+        for (size_t k = 0; k < shape->in; k++)
+            memset(to + k * layout->panel_columns * size, 0, (next - row) * size);
+    }
+}
+
 static void pack_panels(const struct moecl_layout *layout, const struct moecl_group_shape *shape, size_t first_row,
                         const moecl_matrix *matrix, const moecl_matrix *up, char *packed)
 {
-    const size_t size = moecl_type_size(shape->type), width = layout->panel_columns;
-    const size_t rows_a_panel = shape->gated ? width / 2 : width;
-    const size_t first = first_row / rows_a_panel, end = moecl_divide_up(first_row + matrix->rows, rows_a_panel);
-    const bool transposed = moecl_matrix_is_transposed(matrix);
-    const size_t steps = transposed ? TRANSPOSED_STEPS : PACK_STEPS;
-    const size_t blocks = moecl_divide_up(shape->in, steps), panels = end - first;
-    for (size_t i = 0; i < blocks * panels; i++) {
-        const size_t k = steps * (transposed ? i / panels : i % blocks);
-        const size_t panel = first + (transposed ? i % panels : i / blocks);
-        pack_panel(layout, shape, panel, first_row, matrix, up, k, shape->in - k < steps ? shape->in - k : steps,
-                   packed + (panel * shape->in + k) * width * size);
+    for (size_t i = 0; i < (shape->gated ? 2 : 1); i++) {
+        const struct source source = {layout, shape, i ? up : matrix, first_row, first_row + matrix->rows,
+                                      i > 0,  packed};
+        pack_source(&source);
+        pad_panel(&source);
     }
 }
 
