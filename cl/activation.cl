@@ -47,9 +47,10 @@ inline float8 activate_GELU(float8 g)
 {
     return 0.5f * g * (1.0f + erf(g * M_SQRT1_2_F));
 }
+/* (1 + tanh(v)) / 2 is 1 / (1 + exp(-2 v)); some tanh do not reach -1. */
 inline float8 activate_GELU_TANH(float8 g)
 {
-    return 0.5f * g * (1.0f + tanh(0.797884561f * (g + 0.044715f * g * g * g))); /* sqrt(2 / pi) */
+    return g / (1.0f + exp(-1.59576912f * (g + 0.044715f * g * g * g))); /* 2 sqrt(2 / pi) */
 }
 inline float8 activate_RELU(float8 g)
 {

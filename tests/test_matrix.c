@@ -122,7 +122,8 @@ static void check_packing(const struct moecl_layout *layout, const struct moecl_
     moecl_layout_pack(layout, shape, first, &rows, up ? &up_rows : NULL, packed);
     assert_int_equal(packed[bytes], UNSET);
     const size_t touched_first = width ? first / (shape->gated ? width / 2 : width) : 0;
-    const size_t touched_end = width ? (end + (shape->gated ? width / 2 : width) - 1) / (shape->gated ? width / 2 : width) : 0;
+    const size_t touched_end =
+        width ? (end + (shape->gated ? width / 2 : width) - 1) / (shape->gated ? width / 2 : width) : 0;
     for (size_t i = 0; i < bytes / size; i++) {
         bool is_up, there = true;
         size_t row, k, panel = 0;
