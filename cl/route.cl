@@ -280,13 +280,15 @@ inline void make_keys(__global const float *z, const struct scores *scores, uint
         find_span(z, scores, g, &softmax);
         if (key == KEY_LOG_SCORE)
             offset = (scores->spans > 1 ? z[scores->outputs + g] : 0.0f) - softmax.largest - log(softmax.divisor);
+        /* The score is 0 in a group that is masked, which is still above a masked expert's. */
+        const bool lowest = offset == -INFINITY;
         for (uint e = begin; e < end; e += LANES) {
             float8 lanes, s, more;
             load_lanes(z, e, end, &lanes);
             if (key == KEY_GIVEN)
                 load_lanes(given, e, end, &s);
             else if (key == KEY_LOG_SCORE)
-                s = lanes + offset;
+                s = lowest ? (float8)(-MAXFLOAT) : lanes + offset;
             else
                 score_lanes(scores->score, lanes, &softmax, &s);
             if (key == KEY_SCORE && (has & HAS_SELECTION_BIAS)) {

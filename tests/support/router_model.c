@@ -64,7 +64,7 @@ static void softmax(const double *z, size_t count, double *p)
 
 static void hierarchical(const struct model_input *input, size_t outputs, size_t groups, const double *z, double *s)
 {
-    double group_z[MOECL_MAX_EXPERTS], p[MOECL_MAX_EXPERTS];
+    double group_z[MOECL_MAX_EXPERTS] = {0}, p[MOECL_MAX_EXPERTS];
     const size_t size = outputs / groups;
     for (size_t g = 0; g < groups; g++)
         group_z[g] = input->group_logits[g];
@@ -93,10 +93,11 @@ static void find_z(const moecl_router *router, const struct model_input *input, 
 static void find_scores(const moecl_router *router, const struct model_input *input, size_t outputs, const double *z,
                         double *s)
 {
-    if (router->score == MOECL_SCORE_SOFTMAX)
+    const bool two_levels = router->score == MOECL_SCORE_HIERARCHICAL && router->groups > 1;
+    if (router->score == MOECL_SCORE_SOFTMAX || router->score == MOECL_SCORE_HIERARCHICAL)
         softmax(z, outputs, s);
-    if (router->score == MOECL_SCORE_HIERARCHICAL)
-        hierarchical(input, outputs, router->groups > 1 ? router->groups : 1, z, s);
+    if (two_levels)
+        hierarchical(input, outputs, router->groups, z, s);
     for (size_t e = 0; e < outputs; e++) {
         if (router->score == MOECL_SCORE_SIGMOID)
             s[e] = sigmoid(z[e]);
@@ -129,9 +130,16 @@ static void note(double *margin, double distance, double size)
         *margin = fmin(*margin, fabs(distance) / fmax(size, 1e-300));
 }
 
-static void note_keys(double *margin, const struct key *a, const struct key *b)
+/* The distances between the first `chosen` of `count` sorted keys and the one of the next lower value behind them. */
+static void note_choice(double *margin, const struct key *keys, size_t first, size_t chosen, size_t count)
 {
-    note(margin, a->value - b->value, a->size + b->size);
+    for (size_t i = first; i < chosen; i++) {
+        size_t next = i + 1;
+        while (next < count && keys[next].value == keys[i].value)
+            next++;
+        if (next < count)
+            note(margin, keys[i].value - keys[next].value, keys[i].size + keys[next].size);
+    }
 }
 
 /* The largest and the second largest of `count` keys added up, or the largest alone. */
@@ -162,7 +170,7 @@ static void limit_groups(const moecl_router *router, const struct model_input *i
         groups[g].size = fabs(groups[g].size);
     }
     qsort(groups, router->groups, sizeof(*groups), by_falling_value);
-    note_keys(margin, &groups[router->top_groups - 1], &groups[router->top_groups]);
+    note_choice(margin, groups, router->top_groups - 1, router->top_groups, router->groups);
     for (size_t i = router->top_groups; i < router->groups; i++)
         for (size_t e = groups[i].index * size; e < (groups[i].index + 1) * size; e++)
             if (router->group_mask == MOECL_GROUP_MASK_INFINITE)
@@ -178,6 +186,8 @@ static void choose(const moecl_layer_options *options, const struct model_input 
     struct key keys[MOECL_MAX_EXPERTS];
     for (size_t e = 0; e < outputs; e++) {
         keys[e] = (struct key){output->scores[e], fabs(output->scores[e]), e};
+        if (router->score == MOECL_SCORE_LOGIT || router->score == MOECL_SCORE_SPARSEMIXER)
+            keys[e].size += 1; /* what z was added up from */
         if (router->selection_biased) {
             keys[e].value += input->selection_bias[e];
             keys[e].size += fabs(input->selection_bias[e]);
@@ -190,11 +200,9 @@ static void choose(const moecl_layer_options *options, const struct model_input 
     if (router->groups > 1 && router->top_groups < router->groups)
         limit_groups(router, input, outputs, keys, &output->margin);
     qsort(keys, outputs, sizeof(*keys), by_falling_value);
-    for (size_t j = 0; j < options->top_k; j++) {
+    for (size_t j = 0; j < options->top_k; j++)
         output->ids[j] = (int32_t)keys[j].index;
-        if (j + 1 < outputs)
-            note_keys(&output->margin, &keys[j], &keys[j + 1]);
-    }
+    note_choice(&output->margin, keys, 0, options->top_k, outputs);
 }
 
 /* --------------------------------------------------------------------------------------------------- weights -- */
@@ -279,8 +287,9 @@ static void normalise(const moecl_router *router, double *weights, size_t slots,
     if (router->normalisation == MOECL_NORMALISATION_POWER)
         divisor = pow(sum, 1.0 / router->power);
     *condition = 1;
-    if (router->normalisation != MOECL_NORMALISATION_NONE)
-        *condition = fmax(1, absolute / fabs(divisor));
+    if (router->normalisation == MOECL_NORMALISATION_SUM ||
+        (router->normalisation == MOECL_NORMALISATION_LARGER_SUM && divisor == sum))
+        *condition = sum == 0 ? 1 : fmax(1, absolute / fabs(divisor));
     for (size_t j = 0; j < slots; j++)
         weights[j] = weights[j] == 0 ? 0 : weights[j] / divisor;
 }
