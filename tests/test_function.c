@@ -312,6 +312,9 @@ static void every_function_in_every_variant(void **state)
     const size_t most = small_sizes() ? 20 : 70;
     for (size_t v = 0; moecl_variant_name(v); v++)
         for (size_t number = 0; number < FUNCTIONS; number++) {
+            /* Where building is slow: each activation once, and each gate with each clamp. */
+            if (small_sizes() && number % 6 != (number / 6 + 3 * v) % 6)
+                continue;
             uint64_t seed = 1000 * v + number + 1;
             moecl_matrices_options options = {.groups = random_between(&seed, 1, 4),
                                               .out = random_between(&seed, 1, most),

@@ -9,6 +9,9 @@
 #include "device.h"
 #include "layers.h"
 #include "random.h"
+#include "stages/combine.h"
+#include "stages/flag.h"
+#include "stages/permute.h"
 
 static double silu(double value)
 {
@@ -75,6 +78,80 @@ static void permute_is_a_stable_sort(void **state)
     check_permutation(*state, small_sizes() ? 6 : 500, 32, 1024, 1000);
     check_permutation(*state, 1, 1, 1, 1001);
     check_permutation(*state, small_sizes() ? 300 : 20000, 1, 3, 1002);
+}
+
+/* As a layer calls it: unused choices, zero experts, ids that are wrong, and room for fewer rows than there are ids. */
+static void check_bounded_permutation(moecl_context *context, uint64_t number)
+{
+    uint64_t seed = number + 1;
+    const size_t tokens = random_between(&seed, 1, 40), slots = random_between(&seed, 1, number % 5 ? 8 : 100);
+    const size_t experts = random_between(&seed, 1, 20), outputs = experts + random_between(&seed, 0, 5);
+    const size_t count = tokens * slots, capacity = random_between(&seed, 0, count);
+    const bool wrong = number % 2 == 1;
+    print_message("           case %llu: T %zu, slots %zu, E %zu, R %zu, %zu rows%s\n", (unsigned long long)number,
+                  tokens, slots, experts, outputs, capacity, wrong ? ", a wrong id" : "");
+    int32_t *ids = make(count, sizeof *ids);
+    for (size_t a = 0; a < count; a++)
+        ids[a] = (int32_t)random_between(&seed, 0, outputs) - 1;
+    if (wrong)
+        ids[random_between(&seed, 0, count - 1)] = number % 4 == 1 ? (int32_t)outputs : -2;
+    const uint32_t zero = 0;
+    struct array device_ids = array_make(context, count * sizeof *ids, ids);
+    struct array offsets = array_make(context, (experts + 1) * sizeof(uint32_t), NULL);
+    struct array assignments = array_make(context, capacity * sizeof(uint32_t), NULL);
+    struct array rows = array_make(context, count * sizeof(int32_t), NULL);
+    struct array workspace = array_make(context, moecl_permute_workspace_size(tokens, slots, experts), NULL);
+    struct array flag = array_make(context, sizeof(zero), &zero);
+    const struct moecl_permute_call call = {.tokens = tokens,
+                                            .slots = slots,
+                                            .experts = experts,
+                                            .outputs = outputs,
+                                            .row_capacity = capacity,
+                                            .ids = device_ids.buffer,
+                                            .permutation = {offsets.buffer, assignments.buffer, rows.buffer},
+                                            .workspace = workspace.buffer,
+                                            .flag = flag.buffer};
+    struct moecl_permute_kernels kernels;
+    struct moecl_chain chain;
+    ASSERT_OK(context, moecl_permute_kernels_create(context, &kernels));
+    ASSERT_OK(context, moecl_chain_begin(&chain, context, 0, NULL));
+    ASSERT_OK(context, moecl_chain_end(&chain, moecl_permute_enqueue(&kernels, &chain, &call), NULL));
+
+    uint32_t *got_offsets = array_bytes(context, offsets), *got_assignments = array_bytes(context, assignments);
+    uint32_t *raised = array_bytes(context, flag), row = 0;
+    int32_t *got_rows = array_bytes(context, rows);
+    free(array_bytes(context, workspace));
+    assert_int_equal(*raised, wrong ? MOECL_FLAG_BAD_EXPERT : 0);
+    for (size_t e = 0; e < experts; e++) {
+        assert_int_equal(got_offsets[e], row < capacity ? row : capacity);
+        for (size_t a = 0; a < count; a++) {
+            if (ids[a] != (int32_t)e)
+                continue;
+            assert_int_equal(got_rows[a], row < capacity ? (int32_t)row : -1);
+            if (row < capacity)
+                assert_int_equal(got_assignments[row], a);
+            row++;
+        }
+    }
+    assert_int_equal(got_offsets[experts], row < capacity ? row : capacity);
+    for (size_t a = 0; a < count; a++)
+        if (ids[a] < 0 || (size_t)ids[a] >= experts)
+            assert_int_equal(got_rows[a], -1);
+    moecl_permute_kernels_release(&kernels);
+    free(ids);
+    free(got_offsets);
+    free(got_assignments);
+    free(raised);
+    free(got_rows);
+    struct array *arrays[] = {&device_ids, &offsets, &assignments, &rows, &workspace, &flag};
+    for (size_t i = 0; i < sizeof(arrays) / sizeof(arrays[0]); i++)
+        array_release(arrays[i]);
+}
+
+static void permute_leaves_out_what_has_no_row(void **state)
+{
+    for (uint64_t number = 0; number < 2 * random_cases(); number++)
+        check_bounded_permutation(*state, number);
 }
 
 /* A workspace made for many tokens serves fewer. */
@@ -271,78 +348,224 @@ static void grouped_gemm_multiplies_each_group(void **state)
 
 /* ---------------------------------------------------------------------------------------------------- combine -- */
 
-static void check_combine(moecl_context *context, size_t tokens, size_t top_k, size_t hidden, moecl_type type,
-                          bool shared, size_t stride, uint64_t seed)
-{
-    size_t count = tokens * top_k;
-    print_message("           seed %llu: T %zu, k %zu, H %zu, %s%s, stride %zu\n", (unsigned long long)seed, tokens,
-                  top_k, hidden, moecl_type_name(type), shared ? ", shared" : "", stride);
-    float *z = make(count * hidden, sizeof(float)), *weights = make(count, sizeof(float));
-    float *extra = make(tokens * hidden, sizeof(float)), *logits = make(tokens * stride, sizeof(float));
-    int32_t *rows = make(count, sizeof *rows);
-    random_fill(&seed, 1, z, count * hidden);
-    random_fill(&seed, 1, weights, count);
-    random_fill(&seed, 1, extra, tokens * hidden);
-    random_fill(&seed, 2, logits, tokens * stride);
-    for (size_t a = 0; a < count; a++)
-        rows[a] = random_between(&seed, 0, 9) == 0 ? -1 : (int32_t)random_between(&seed, 0, count - 1);
-    double *expected = make(tokens * hidden, sizeof *expected);
-    for (size_t i = 0; i < tokens * hidden; i++) {
-        size_t t = i / hidden;
-        for (size_t a = t * top_k; a < (t + 1) * top_k; a++)
-            if (rows[a] >= 0)
-                expected[i] += (double)weights[a] * (double)z[(size_t)rows[a] * hidden + i % hidden];
-        if (shared)
-            expected[i] += (double)extra[i] / (stride > 0 ? 1 + exp(-(double)logits[t * stride]) : 1);
-    }
+/* What a combine call has, and its data on the host. */
+struct combination {
+    size_t tokens, top_k, hidden, rows, experts, outputs, stride;
+    bool has_rows, has_weights, has_ids, has_bias, has_shared;
+    moecl_shared_gate gate;
+    moecl_type x_type, type;
+    float scale;
+    float *z, *weights, *x, *bias, *shared, *logits;
+    int32_t *row, *ids;
+};
 
-    struct array device_z = array_of(context, MOECL_F32, z, count * hidden);
-    struct array device_weights = array_of(context, MOECL_F32, weights, count);
-    struct array device_extra = array_of(context, MOECL_F32, extra, tokens * hidden);
-    struct array device_logits = array_of(context, MOECL_F32, logits, tokens * stride);
-    struct array device_rows = array_make(context, count * sizeof *rows, rows);
-    struct array y = array_make(context, tokens * hidden * moecl_type_size(type), NULL);
-    moecl_combine_call call = {.tokens = tokens,
-                               .top_k = top_k,
-                               .hidden = hidden,
-                               .z = device_z.buffer,
-                               .rows = device_rows.buffer,
-                               .weights = device_weights.buffer,
-                               .y = y.buffer,
-                               .output_type = type,
-                               .shared_stride = stride};
-    if (shared)
-        call.shared = device_extra.buffer;
-    if (shared && stride > 0) {
-        call.shared_gate = MOECL_SHARED_GATE_SIGMOID;
-        call.shared_logits = device_logits.buffer;
+static float *random_floats(uint64_t *seed, size_t count)
+{
+    float *values = make(count, sizeof *values);
+    random_fill(seed, 1, values, count);
+    return values;
+}
+
+static bool coin(uint64_t *seed)
+{
+    return random_between(seed, 0, 1) == 1;
+}
+
+static struct combination random_combination(uint64_t seed)
+{
+    const moecl_type types[] = {MOECL_F32, MOECL_F16, MOECL_BF16};
+    const float scales[] = {0, 1, -2.5f};
+    struct combination c = {.tokens = random_between(&seed, 0, 30), .hidden = random_between(&seed, 1, 150)};
+    c.top_k = seed % 7 == 0 ? random_between(&seed, 100, small_sizes() ? 200 : 1024) : random_between(&seed, 1, 32);
+    if (c.top_k > 32 || small_sizes())
+        c.hidden = random_between(&seed, 1, 40);
+    c.has_rows = coin(&seed);
+    c.has_weights = coin(&seed);
+    c.has_ids = coin(&seed);
+    c.has_bias = coin(&seed);
+    c.has_shared = coin(&seed);
+    c.gate = (moecl_shared_gate)random_between(&seed, 0, 2);
+    c.x_type = types[random_between(&seed, 0, 2)];
+    c.type = types[random_between(&seed, 0, 2)];
+    c.scale = scales[random_between(&seed, 0, 2)];
+    c.stride = random_between(&seed, 2, 6);
+    c.experts = random_between(&seed, 1, 9);
+    c.outputs = c.experts + random_between(&seed, 0, 9);
+    const size_t count = c.tokens * c.top_k;
+    c.rows = c.has_rows ? random_between(&seed, 1, count + 1) : count;
+    c.z = random_floats(&seed, c.rows * c.hidden);
+    c.weights = random_floats(&seed, count);
+    c.x = random_floats(&seed, c.tokens * c.hidden);
+    c.bias = random_floats(&seed, c.hidden);
+    c.shared = random_floats(&seed, c.tokens * c.hidden);
+    c.logits = random_floats(&seed, c.tokens * c.stride);
+    c.row = make(count, sizeof *c.row);
+    c.ids = make(count, sizeof *c.ids);
+    for (size_t a = 0; a < count; a++) {
+        c.ids[a] = (int32_t)random_between(&seed, 0, c.outputs + 1) - 1;
+        c.row[a] = random_between(&seed, 0, 4) == 0 ? -1 : (int32_t)random_between(&seed, 0, c.rows - 1);
     }
-    ASSERT_OK(context, moecl_combine(context, &call, 0, NULL, NULL));
-    double *got = array_doubles(context, y, type);
+    return c;
+}
+
+static void combination_free(struct combination *c)
+{
+    void *const all[] = {c->z, c->weights, c->x, c->bias, c->shared, c->logits, c->row, c->ids};
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        free(all[i]);
+}
+
+/* x is [T,H] as the device has it; ids from `outputs` on give nothing. */
+static double combined(const struct combination *c, const double *x, size_t outputs, size_t t, size_t h)
+{
+    const float *logits = &c->logits[t * c->stride];
+    double sum = 0, routed = 1, shared = c->scale == 0 ? 1 : (double)c->scale;
+    for (size_t a = t * c->top_k; a < (t + 1) * c->top_k; a++) {
+        const double weight = c->has_weights ? (double)c->weights[a] : 1;
+        const int64_t row = c->has_rows ? c->row[a] : (int64_t)a;
+        if (c->has_ids && c->ids[a] >= (int64_t)c->experts)
+            sum += (size_t)c->ids[a] < outputs ? weight * x[t * c->hidden + h] : 0;
+        else if (row >= 0)
+            sum += weight * (double)c->z[(size_t)row * c->hidden + h];
+    }
+    if (c->gate == MOECL_SHARED_GATE_SIGMOID)
+        shared *= 1 / (1 + exp(-(double)logits[0]));
+    if (c->gate == MOECL_SHARED_GATE_SOFTMAX) {
+        const double first = exp((double)logits[0]), second = exp((double)logits[1]);
+        routed = first / (first + second);
+        shared *= second / (first + second);
+    }
+    sum *= routed;
+    if (c->has_bias)
+        sum += (double)c->bias[h];
+    return c->has_shared ? sum + shared * (double)c->shared[t * c->hidden + h] : sum;
+}
+
+/* By the public call, where every id from E on is a zero expert; or by the layer's, where there are `outputs`. */
+static void enqueue_combine(moecl_context *context, const moecl_combine_call *call, size_t outputs)
+{
+    cl_kernel kernel;
+    struct moecl_chain chain;
+    if (outputs == SIZE_MAX) {
+        ASSERT_OK(context, moecl_combine(context, call, 0, NULL, NULL));
+        return;
+    }
+    ASSERT_OK(context, moecl_combine_kernel_create(context, call->output_type, call->x_type, &kernel));
+    ASSERT_OK(context, moecl_chain_begin(&chain, context, 0, NULL));
+    ASSERT_OK(context, moecl_chain_end(&chain, moecl_combine_enqueue(kernel, &chain, call, outputs), NULL));
+    clReleaseKernel(kernel);
+}
+
+static void check_combine(moecl_context *context, const struct combination *c, size_t outputs)
+{
+    const size_t count = c->tokens * c->top_k, values = c->tokens * c->hidden;
+    struct array z = array_of(context, MOECL_F32, c->z, c->rows * c->hidden);
+    struct array weights = array_of(context, MOECL_F32, c->weights, count);
+    struct array x = array_of(context, c->x_type, c->x, values);
+    struct array bias = array_of(context, MOECL_F32, c->bias, c->hidden);
+    struct array shared = array_of(context, MOECL_F32, c->shared, values);
+    struct array logits = array_of(context, MOECL_F32, c->logits, c->tokens * c->stride);
+    struct array rows = array_make(context, count * sizeof(int32_t), c->row);
+    struct array ids = array_make(context, count * sizeof(int32_t), c->ids);
+    struct array y = array_make(context, values * moecl_type_size(c->type), NULL);
+    const moecl_buffer none = {0};
+    const moecl_combine_call call = {.tokens = c->tokens,
+                                     .top_k = c->top_k,
+                                     .hidden = c->hidden,
+                                     .z = z.buffer,
+                                     .rows = c->has_rows ? rows.buffer : none,
+                                     .weights = c->has_weights ? weights.buffer : none,
+                                     .experts = c->experts,
+                                     .ids = c->has_ids ? ids.buffer : none,
+                                     .x = c->has_ids ? x.buffer : none,
+                                     .x_type = c->x_type,
+                                     .bias = c->has_bias ? bias.buffer : none,
+                                     .shared = c->has_shared ? shared.buffer : none,
+                                     .shared_scale = c->scale,
+                                     .shared_gate = c->gate,
+                                     .shared_logits = c->gate ? logits.buffer : none,
+                                     .shared_stride = c->gate ? c->stride : 0,
+                                     .y = y.buffer,
+                                     .output_type = c->type};
+    if (c->tokens > 0 || outputs == SIZE_MAX)
+        enqueue_combine(context, &call, outputs);
+    double *stored = array_doubles(context, x, c->x_type), *got = array_doubles(context, y, c->type);
+    double *expected = make(values, sizeof *expected);
+    for (size_t i = 0; i < values; i++)
+        expected[i] = combined(c, stored, outputs, i / c->hidden, i % c->hidden);
     const double rounding[] = {[MOECL_F32] = 0, [MOECL_F16] = 0x1p-11, [MOECL_BF16] = 0x1p-8};
-    ASSERT_CLOSE(got, expected, tokens * hidden, 1e-5 + rounding[type]);
+    ASSERT_CLOSE(got, expected, values, 1e-5 + rounding[c->type]);
+    free(stored);
     free(got);
-    free(z);
-    free(weights);
-    free(extra);
-    free(logits);
-    free(rows);
     free(expected);
-    struct array *arrays[] = {&device_z, &device_weights, &device_extra, &device_logits, &device_rows, &y};
+    struct array *arrays[] = {&z, &weights, &x, &bias, &shared, &logits, &rows, &ids, &y};
     for (size_t i = 0; i < sizeof(arrays) / sizeof(arrays[0]); i++)
         array_release(arrays[i]);
 }
 
 static void combine_sums_in_weights(void **state)
 {
-    const moecl_type types[] = {MOECL_F32, MOECL_F16, MOECL_BF16};
-    for (uint64_t seed = 1; seed <= random_cases(); seed++) {
-        uint64_t numbers = seed;
-        bool shared = random_between(&numbers, 0, 1) == 1;
-        check_combine(*state, random_between(&numbers, 0, 30), random_between(&numbers, 1, 32),
-                      random_between(&numbers, 1, small_sizes() ? 40 : 150), types[seed % 3], shared,
-                      shared ? random_between(&numbers, 0, 5) : 0, seed);
+    for (uint64_t seed = 1; seed <= 4 * random_cases(); seed++) {
+        struct combination c = random_combination(seed);
+        print_message("           seed %llu: T %zu, k %zu, H %zu, %s%s%s%s%s%s, gate %s\n", (unsigned long long)seed,
+                      c.tokens, c.top_k, c.hidden, moecl_type_name(c.type), c.has_rows ? ", rows" : "",
+                      c.has_weights ? ", weights" : "", c.has_ids ? ", zero experts" : "", c.has_bias ? ", bias" : "",
+                      c.has_shared ? ", shared" : "", moecl_choice_name(MOECL_CHOICE_SHARED_GATE, (int)c.gate));
+        check_combine(*state, &c, SIZE_MAX);
+        check_combine(*state, &c, c.outputs);
+        combination_free(&c);
     }
+}
+
+static void combine_refuses_what_does_not_fit(void **state)
+{
+    moecl_context *context = *state;
+    enum { TOKENS = 3, TOP_K = 2, HIDDEN = 5 };
+    struct array whole = array_make(context, TOKENS * HIDDEN * sizeof(float) * TOP_K, NULL);
+    cl_int code;
+    const moecl_buffer small = {clCreateBuffer(moecl_context_cl(context), CL_MEM_READ_WRITE, 4, NULL, &code), 0};
+    assert_int_equal(code, CL_SUCCESS);
+    const moecl_combine_call good = {.tokens = TOKENS,
+                                     .top_k = TOP_K,
+                                     .hidden = HIDDEN,
+                                     .z = whole.buffer,
+                                     .rows = whole.buffer,
+                                     .weights = whole.buffer,
+                                     .experts = 4,
+                                     .ids = whole.buffer,
+                                     .x = whole.buffer,
+                                     .bias = whole.buffer,
+                                     .shared = whole.buffer,
+                                     .shared_gate = MOECL_SHARED_GATE_SOFTMAX,
+                                     .shared_logits = whole.buffer,
+                                     .shared_stride = 2,
+                                     .y = whole.buffer};
+    moecl_combine_call bad[16];
+    size_t count = 0;
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        bad[i] = good;
+    bad[count++].z = small;
+    bad[count++].rows = small;
+    bad[count++].weights = small;
+    bad[count++].ids = small;
+    bad[count++].x = small;
+    bad[count++].bias = small;
+    bad[count++].shared = small;
+    bad[count++].shared_logits = small;
+    bad[count++].y = small;
+    bad[count++].x = (moecl_buffer){0};
+    bad[count++].shared_logits = (moecl_buffer){0};
+    bad[count++].shared_stride = 1;
+    bad[count++].shared_gate = (moecl_shared_gate)3;
+    bad[count++].top_k = MOECL_MAX_EXPERTS + 1;
+    bad[count++].x_type = (moecl_type)9;
+    bad[count++].hidden = 0;
+    assert_int_equal(count, sizeof(bad) / sizeof(bad[0]));
+    for (size_t i = 0; i < count; i++)
+        if (moecl_combine(context, &bad[i], 0, NULL, NULL) != MOECL_INVALID_ARGUMENT)
+            fail_msg("the call number %zu is not refused", i);
+    array_release(&whole);
+    clReleaseMemObject(small.memory);
 }
 
 /* ------------------------------------------------------------------------------------------------------ route -- */
@@ -409,8 +632,12 @@ static void route_gives_logits_ids_and_weights(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(permute_is_a_stable_sort),           cmocka_unit_test(permute_workspace_grows),
-        cmocka_unit_test(grouped_gemm_multiplies_each_group), cmocka_unit_test(combine_sums_in_weights),
+        cmocka_unit_test(permute_is_a_stable_sort),
+        cmocka_unit_test(permute_leaves_out_what_has_no_row),
+        cmocka_unit_test(permute_workspace_grows),
+        cmocka_unit_test(grouped_gemm_multiplies_each_group),
+        cmocka_unit_test(combine_sums_in_weights),
+        cmocka_unit_test(combine_refuses_what_does_not_fit),
         cmocka_unit_test(route_gives_logits_ids_and_weights),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
