@@ -6,9 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Counts ids [count] into counts [experts]; an id out of range is left out. */
-void load_count(const int32_t *ids, size_t count, size_t experts, size_t *counts);
 /* Prints one bar an expert: with its number and count for up to 64 experts, a character each for more. */
-void load_print(const size_t *counts, size_t experts);
+void load_print(const uint32_t *counts, size_t experts);
 
 #endif

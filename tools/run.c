@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* run.c - moecl run: one MoE layer of a model on the tokens of a file, its speed, and whether it gives what it should.
+/* run.c - moecl run: one MoE layer of a model on the tokens of a file, its speed, and whether it gives what it should;
+ * and how evenly the tokens load the experts, of this layer or of all.
  *
  * Everything that can be refused is refused before the layer is loaded, and output files appear complete or not at
  * all (file.h). */
@@ -11,20 +12,28 @@
 
 #include "command.h"
 #include "device.h"
+#include "heatmap.h"
 #include "load.h"
 #include "npy.h"
 #include "output.h"
 #include "shapes.h"
+#include "statistics.h"
+#include "survey.h"
+#include "tokens.h"
 
 struct run_options {
     struct common_options common;
     const char *model;
-    size_t layer;
+    size_t layer; /* NO_LAYER: not given */
     const char *input, *output, *expect, *ids, *weights;
+    const char *token_ids, *use_ids, *use_weights;
+    bool stats;
+    const char *heatmap;
     int dtype, activations; /* OPTION_NO_TYPE: not given */
     const char *variant;
     double tolerance; /* negative: by the types */
 };
+#define NO_LAYER SIZE_MAX
 
 struct comparison {
     double error; /* max |y - expected| / max |expected| */
@@ -38,18 +47,21 @@ struct run {
     const struct run_options *options;
     moecl_context *context;
     moecl_model *model;
+    moecl_device_info device;
+    struct survey survey; /* of all layers, where wanted */
+
+    /* of the one layer */
     moecl_layer_options shape;
     moecl_type file_type; /* of the weights */
     moecl_layer *layer;
-    moecl_device_info device;
-
-    size_t tokens;
-    struct npy_array x, expected; /* f4 [T,H]; x is rounded to the activations' type */
-    void *rounded;                /* x in that type */
-    float *y;                     /* [T,H] */
-    int32_t *ids;                 /* [T,k] */
-    float *weights;               /* [T,k] */
-    size_t *load;                 /* [E] */
+    struct tokens tokens;
+    struct npy_array expected; /* f4 [T,H] */
+    struct given_routing given;
+    size_t slots;   /* choices of a token */
+    float *y;       /* [T,H] */
+    int32_t *ids;   /* [T, slots] */
+    float *weights; /* [T, slots] */
+    struct statistics statistics;
     moecl_forward forward;
 
     double seconds; /* of a warm forward pass */
@@ -59,10 +71,28 @@ struct run {
 
 /* The files written; zero where not wanted. */
 struct outputs {
-    struct output_file y, ids, weights;
+    struct output_file y, ids, weights, heatmap;
 };
 
 /* ------------------------------------------------------------------------------------------------- reading -- */
+
+/* What goes together, and what does not. */
+static enum outcome check_options(const struct run_options *options, struct fault *fault)
+{
+    const bool one = options->layer != NO_LAYER, all = options->stats || options->heatmap;
+    const bool of_one = options->output || options->expect || options->ids || options->weights || options->use_ids;
+    enum outcome outcome = OUTCOME_SUCCESS;
+    if (!one && (!all || of_one))
+        FAIL(OUTCOME_WRONG_USE, "--layer is missing");
+    if (one && !options->output)
+        FAIL(OUTCOME_WRONG_USE, "--output is missing");
+    if (!options->use_ids != !options->use_weights)
+        FAIL(OUTCOME_WRONG_USE, "--use-ids and --use-weights go together");
+    if (options->use_ids && options->heatmap)
+        FAIL(OUTCOME_WRONG_USE, "--use-ids and --heatmap exclude each other");
+out:
+    return outcome == OUTCOME_SUCCESS ? outcome : fault_hint(fault, outcome, "try 'moecl run --help'");
+}
 
 static enum outcome open_model(struct run *run, struct fault *fault)
 {
@@ -70,6 +100,14 @@ static enum outcome open_model(struct run *run, struct fault *fault)
     enum outcome outcome = OUTCOME_SUCCESS;
     TRY_MOECL(run->context, moecl_context_create(&run->context));
     TRY_MOECL(run->context, moecl_model_open(run->context, options->model, NULL, &run->model));
+out:
+    return outcome;
+}
+
+static enum outcome describe_layer(struct run *run, struct fault *fault)
+{
+    const struct run_options *options = run->options;
+    enum outcome outcome = OUTCOME_SUCCESS;
     if (!moecl_model_is_moe(run->model, options->layer)) {
         moecl_model_info info;
         moecl_model_describe(run->model, &info);
@@ -88,61 +126,36 @@ static enum outcome open_model(struct run *run, struct fault *fault)
     if (options->activations != OPTION_NO_TYPE)
         run->shape.activations = (moecl_type)options->activations;
     run->shape.variant = options->variant;
+    run->slots = moecl_layer_slots(&run->shape);
 out:
     return outcome;
-}
-
-/* Reads an [T,H] array as f4. */
-static enum outcome read_tokens(const char *path, size_t hidden, struct npy_array *array, struct fault *fault)
-{
-    enum outcome outcome = OUTCOME_SUCCESS;
-    TRY(npy_read(path, 2, NPY_F4 | NPY_F2, array, fault));
-    if (array->shape[1] != hidden)
-        FAIL(OUTCOME_ERROR, "%s has rows of %zu, and the layer's hidden size is %zu", path, array->shape[1], hidden);
-    TRY(npy_widen(array, fault));
-out:
-    return outcome;
-}
-
-static enum outcome check_finite(const char *path, const struct npy_array *array, const char *when, struct fault *fault)
-{
-    const float *values = array->data;
-    for (size_t i = 0; i < array->count; i++) {
-        if (!isfinite(values[i]))
-            return fault_set(fault, OUTCOME_ERROR, "%s holds %s in row %zu, column %zu (counted from 0)%s", path,
-                             isnan(values[i]) ? "NaN" : "infinity", i / array->shape[1], i % array->shape[1], when);
-    }
-    return OUTCOME_SUCCESS;
 }
 
 static enum outcome read_input(struct run *run, struct fault *fault)
 {
     const struct run_options *options = run->options;
     enum outcome outcome = OUTCOME_SUCCESS;
-    moecl_type type = run->shape.activations;
-    TRY(read_tokens(options->input, run->shape.hidden, &run->x, fault));
-    run->tokens = run->x.shape[0];
-    if (run->tokens > MOECL_MAX_TOKENS)
-        FAIL(OUTCOME_ERROR, "%s has %zu tokens, and a call takes at most %d", options->input, run->tokens,
-             MOECL_MAX_TOKENS);
-    TRY(check_finite(options->input, &run->x, "", fault));
-    run->rounded = malloc(run->x.count * moecl_type_size(type) + 1);
-    if (!run->rounded) {
-        outcome = fault_memory(fault, "the activations");
+    char *path = tokens_path(options->input, options->layer);
+    if (!path) {
+        outcome = fault_memory(fault, "a path");
         goto out;
     }
-    moecl_convert(run->x.data, MOECL_F32, run->rounded, type, run->x.count);
-    moecl_convert(run->rounded, type, run->x.data, MOECL_F32, run->x.count);
-    TRY(check_finite(options->input, &run->x, " once it is rounded to the activations' type", fault));
-
+    /* The caller's own routing needs no token ids. */
+    moecl_layer_options shape = run->shape;
+    if (options->use_ids)
+        shape.router.selection = MOECL_SELECTION_TOP_K;
+    TRY(tokens_read(&run->tokens, path, options->token_ids, &shape, fault));
+    if (options->use_ids)
+        TRY(given_routing_read(&run->given, options->use_ids, options->use_weights, run->tokens.count, &run->shape,
+                               fault));
     if (options->expect) {
-        TRY(read_tokens(options->expect, run->shape.hidden, &run->expected, fault));
-        if (run->expected.shape[0] != run->tokens)
-            FAIL(OUTCOME_ERROR, "%s has %zu tokens, and %s has %zu", options->expect, run->expected.shape[0],
-                 options->input, run->tokens);
-        TRY(check_finite(options->expect, &run->expected, "", fault));
+        TRY(tokens_read_rows(options->expect, run->shape.hidden, &run->expected, fault));
+        if (run->expected.shape[0] != run->tokens.count)
+            FAIL(OUTCOME_ERROR, "%s has %zu tokens, and %s has %zu", options->expect, run->expected.shape[0], path,
+                 run->tokens.count);
     }
 out:
+    free(path);
     return outcome;
 }
 
@@ -153,9 +166,12 @@ static enum outcome open_outputs(const struct run_options *options, struct outpu
     const struct {
         struct output_file *file;
         const char *path;
-    } wanted[] = {{&outputs->y, options->output}, {&outputs->ids, options->ids}, {&outputs->weights, options->weights}};
+    } wanted[] = {{&outputs->y, options->output},
+                  {&outputs->ids, options->ids},
+                  {&outputs->weights, options->weights},
+                  {&outputs->heatmap, options->heatmap}};
     enum outcome outcome = OUTCOME_SUCCESS;
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < 4; i++) {
         for (size_t j = 0; j < i; j++) {
             if (wanted[i].path && wanted[j].path && strcmp(wanted[i].path, wanted[j].path) == 0)
                 FAIL(OUTCOME_WRONG_USE, "two outputs go to the same file, %s", wanted[i].path);
@@ -170,18 +186,22 @@ out:
 /* Writes all files before the first of them appears. */
 static enum outcome write_outputs(const struct run *run, struct outputs *outputs, struct fault *fault)
 {
+    const struct run_options *options = run->options;
     enum outcome outcome = OUTCOME_SUCCESS;
-    const size_t y_shape[] = {run->tokens, run->shape.hidden}, routing_shape[] = {run->tokens, run->shape.top_k};
-    TRY(npy_write(&outputs->y, NPY_F4, 2, y_shape, run->y, fault));
-    if (run->options->ids)
+    const size_t y_shape[] = {run->tokens.count, run->shape.hidden}, routing_shape[] = {run->tokens.count, run->slots};
+    if (options->output)
+        TRY(npy_write(&outputs->y, NPY_F4, 2, y_shape, run->y, fault));
+    if (options->ids)
         TRY(npy_write(&outputs->ids, NPY_I4, 2, routing_shape, run->ids, fault));
-    if (run->options->weights)
+    if (options->weights)
         TRY(npy_write(&outputs->weights, NPY_F4, 2, routing_shape, run->weights, fault));
-    TRY(output_file_commit(&outputs->y, fault));
-    if (run->options->ids)
-        TRY(output_file_commit(&outputs->ids, fault));
-    if (run->options->weights)
-        TRY(output_file_commit(&outputs->weights, fault));
+    if (options->heatmap)
+        TRY(heatmap_write(&outputs->heatmap, options->model, &run->survey, fault));
+    struct output_file *const files[] = {&outputs->y, &outputs->ids, &outputs->weights, &outputs->heatmap};
+    for (size_t i = 0; i < 4; i++) {
+        if (files[i]->stream)
+            TRY(output_file_commit(files[i], fault));
+    }
 out:
     return outcome;
 }
@@ -191,22 +211,25 @@ out:
 static enum outcome load_layer(struct run *run, struct fault *fault)
 {
     enum outcome outcome = OUTCOME_SUCCESS;
-    size_t values = run->tokens * run->shape.hidden, choices = run->tokens * run->shape.top_k;
+    size_t tokens = run->tokens.count, values = tokens * run->shape.hidden, choices = tokens * run->slots;
     size_t activation = moecl_type_size(run->shape.activations);
-    TRY_MOECL(run->context, moecl_context_open(run->context, run->options->common.device));
-    TRY_MOECL(run->context, moecl_device_describe(run->context, false, &run->device));
     output_progress("loading layer %zu", run->options->layer);
     TRY_MOECL(run->context, moecl_layer_load(run->model, run->options->layer, &run->shape, &run->layer));
     run->shape = *moecl_layer_describe(run->layer);
 
     moecl_forward *forward = &run->forward;
-    forward->tokens = run->tokens;
-    TRY(device_buffer_create(run->context, "x", values * activation, run->rounded, &forward->x, fault));
+    forward->tokens = tokens;
+    forward->routing_given = run->given.ids != NULL;
+    TRY(device_buffer_create(run->context, "x", values * activation, run->tokens.rounded, &forward->x, fault));
     TRY(device_buffer_create(run->context, "y", values * activation, NULL, &forward->y, fault));
-    TRY(device_buffer_create(run->context, "ids", choices * sizeof(int32_t), NULL, &forward->routing.ids, fault));
-    TRY(device_buffer_create(run->context, "routing weights", choices * sizeof(float), NULL, &forward->routing.weights,
+    TRY(device_buffer_create(run->context, "ids", choices * sizeof(int32_t), run->given.ids, &forward->routing.ids,
                              fault));
-    TRY_MOECL(run->context, moecl_layer_reserve(run->layer, run->tokens));
+    TRY(device_buffer_create(run->context, "routing weights", choices * sizeof(float), run->given.weights.data,
+                             &forward->routing.weights, fault));
+    if (run->tokens.ids)
+        TRY(device_buffer_create(run->context, "token ids", tokens * sizeof(int32_t), run->tokens.ids,
+                                 &forward->token_ids, fault));
+    TRY_MOECL(run->context, moecl_layer_reserve(run->layer, tokens));
 out:
     output_progress("%s", "");
     return outcome;
@@ -239,22 +262,23 @@ out:
 static enum outcome read_results(struct run *run, struct fault *fault)
 {
     enum outcome outcome = OUTCOME_SUCCESS;
-    size_t values = run->tokens * run->shape.hidden, choices = run->tokens * run->shape.top_k;
+    size_t values = run->tokens.count * run->shape.hidden, choices = run->tokens.count * run->slots;
     moecl_type type = run->shape.activations;
     run->y = calloc(values + 1, sizeof(float));
     run->ids = calloc(choices + 1, sizeof(int32_t));
     run->weights = calloc(choices + 1, sizeof(float));
-    run->load = calloc(run->shape.experts, sizeof(size_t));
-    if (!run->y || !run->ids || !run->weights || !run->load) {
+    if (!run->y || !run->ids || !run->weights) {
         outcome = fault_memory(fault, "the results");
         goto out;
     }
-    TRY(device_buffer_read(run->context, "y", run->forward.y, values * moecl_type_size(type), run->rounded, fault));
-    moecl_convert(run->rounded, type, run->y, MOECL_F32, values);
+    TRY(device_buffer_read(run->context, "y", run->forward.y, values * moecl_type_size(type), run->tokens.rounded,
+                           fault));
+    moecl_convert(run->tokens.rounded, type, run->y, MOECL_F32, values);
     TRY(device_buffer_read(run->context, "ids", run->forward.routing.ids, choices * sizeof(int32_t), run->ids, fault));
     TRY(device_buffer_read(run->context, "routing weights", run->forward.routing.weights, choices * sizeof(float),
                            run->weights, fault));
-    load_count(run->ids, choices, run->shape.experts, run->load);
+    TRY(statistics_read(&run->statistics, run->context, &run->shape, run->tokens.count, run->forward.routing.ids,
+                        fault));
 out:
     return outcome;
 }
@@ -294,17 +318,14 @@ static void compare(struct run *run)
 
 static void print_load(const struct run *run)
 {
-    size_t largest = 0, idle = 0;
-    for (size_t e = 0; e < run->shape.experts; e++) {
-        largest = run->load[e] > largest ? run->load[e] : largest;
-        idle += run->load[e] == 0;
-    }
-    double mean = (double)(run->tokens * run->shape.top_k) / (double)run->shape.experts;
-    printf("\nTokens of each expert: mean %.3g, most %zu", mean, largest);
-    if (idle > 0)
-        printf(", none for %zu", idle);
+    const moecl_load_statistics *figures = &run->statistics.figures;
+    printf("\nTokens of each expert: mean %.3g, most %u", (double)figures->mean, (unsigned)figures->largest);
+    if (figures->idle > 0)
+        printf(", none for %u", (unsigned)figures->idle);
+    if (statistics_dropped(&run->statistics) > 0)
+        printf("; %u choices dropped", (unsigned)statistics_dropped(&run->statistics));
     printf("\n");
-    load_print(run->load, run->shape.experts);
+    load_print(run->statistics.load, run->statistics.outputs);
 }
 
 static bool has_stage(const struct run *run, int stage)
@@ -329,7 +350,7 @@ static void print_stages(const struct run *run)
     }
 }
 
-static void print_people(const struct run *run)
+static void print_layer(const struct run *run)
 {
     char text[SHAPE_TEXT], title[DEVICE_TEXT], number[OUTPUT_TEXT];
     struct style style = output_style(stdout);
@@ -343,27 +364,47 @@ static void print_people(const struct run *run)
     print_load(run);
     print_stages(run);
 
-    printf("\n%s%s tokens in %.3f ms, ", style.bold, output_integer(number, run->tokens), 1e3 * run->seconds);
-    printf("%s tokens/s%s\n", output_integer(number, (uint64_t)((double)run->tokens / run->seconds)), style.reset);
+    printf("\n%s%s tokens in %.3f ms, ", style.bold, output_integer(number, run->tokens.count), 1e3 * run->seconds);
+    printf("%s tokens/s%s\n", output_integer(number, (uint64_t)((double)run->tokens.count / run->seconds)),
+           style.reset);
     if (options->expect) {
         const struct comparison *result = &run->comparison;
         printf("max |y - expected| / max |expected| = %.2e, tolerance %.0e: %s%s%s\n", result->error, result->tolerance,
                result->passed ? style.good : style.bad, result->passed ? "ok" : "TOO LARGE", style.reset);
     }
-    printf("wrote %s", options->output);
-    if (options->ids)
-        printf(", %s", options->ids);
-    if (options->weights)
-        printf(", %s", options->weights);
-    printf("\n");
 }
 
-static enum outcome print_json(const struct run *run, struct fault *fault)
+static enum outcome print_people(const struct run *run, struct fault *fault)
+{
+    const struct run_options *options = run->options;
+    const char *const written[] = {options->output, options->ids, options->weights, options->heatmap};
+    enum outcome outcome = OUTCOME_SUCCESS;
+    const char *before = "wrote ";
+    if (run->layer) {
+        print_layer(run);
+        if (options->stats)
+            TRY(statistics_print(&run->statistics, fault));
+    }
+    if (run->survey.count > 0) {
+        printf("%sRouting of every MoE layer of %s\n\n", run->layer ? "\n" : "", options->model);
+        TRY(survey_print(&run->survey, fault));
+    }
+    for (size_t i = 0; i < 4; i++) {
+        if (written[i]) {
+            printf("%s%s", before, written[i]);
+            before = ", ";
+        }
+    }
+    if (*before == ',')
+        printf("\n");
+out:
+    return outcome;
+}
+
+static json_t *layer_json(const struct run *run)
 {
     char title[DEVICE_TEXT];
-    json_t *load = json_array(), *stages = json_object();
-    for (size_t e = 0; e < run->shape.experts; e++)
-        json_array_append_new(load, json_integer((json_int_t)run->load[e]));
+    json_t *load = statistics_load_json(&run->statistics), *stages = json_object();
     for (int stage = 0; stage < MOECL_STAGE_COUNT; stage++) {
         if (has_stage(run, stage))
             json_object_set_new(stages, moecl_stage_name((moecl_stage)stage),
@@ -374,11 +415,11 @@ static enum outcome print_json(const struct run *run, struct fault *fault)
                   output_string(run->options->model), "layer", (json_int_t)run->options->layer, "device",
                   output_string(device_title(title, &run->device)), "experts", (json_int_t)run->shape.experts, "hidden",
                   (json_int_t)run->shape.hidden, "intermediate", (json_int_t)run->shape.intermediate, "top_k",
-                  (json_int_t)run->shape.top_k, "tokens", (json_int_t)run->tokens, "dtype",
+                  (json_int_t)run->shape.top_k, "tokens", (json_int_t)run->tokens.count, "dtype",
                   moecl_type_name(run->shape.weights), "activations", moecl_type_name(run->shape.activations),
                   "variant", run->shape.variant, "weight_bytes", (json_int_t)moecl_layer_weight_bytes(run->layer),
                   "milliseconds", output_number(1e3 * run->seconds), "tokens_per_second",
-                  output_number((double)run->tokens / run->seconds), "load", load, "stages_milliseconds", stages);
+                  output_number((double)run->tokens.count / run->seconds), "load", load, "stages_milliseconds", stages);
     if (json && run->options->expect) {
         const struct comparison *result = &run->comparison;
         json_object_set_new(json, "expected",
@@ -386,6 +427,19 @@ static enum outcome print_json(const struct run *run, struct fault *fault)
                                       output_number(result->tolerance), "passed", (int)result->passed, "token",
                                       (json_int_t)result->token, "column", (json_int_t)result->column));
     }
+    if (json && run->options->stats)
+        json_object_set_new(json, "statistics", statistics_json(&run->statistics));
+    return json;
+}
+
+static enum outcome print_json(const struct run *run, struct fault *fault)
+{
+    char title[DEVICE_TEXT];
+    json_t *json = run->layer ? layer_json(run)
+                              : json_pack("{s:o, s:o}", "model", output_string(run->options->model), "device",
+                                          output_string(device_title(title, &run->device)));
+    if (json && run->survey.count > 0)
+        json_object_set_new(json, "layers", survey_json(&run->survey));
     return output_json(json, fault);
 }
 
@@ -397,16 +451,40 @@ static void release(struct run *run)
     device_buffer_release(&run->forward.y);
     device_buffer_release(&run->forward.routing.ids);
     device_buffer_release(&run->forward.routing.weights);
+    device_buffer_release(&run->forward.token_ids);
     moecl_layer_destroy(run->layer);
     moecl_model_close(run->model);
     moecl_context_destroy(run->context);
-    npy_free(&run->x);
+    tokens_free(&run->tokens);
     npy_free(&run->expected);
-    free(run->rounded);
+    given_routing_free(&run->given);
+    statistics_free(&run->statistics);
+    survey_free(&run->survey);
     free(run->y);
     free(run->ids);
     free(run->weights);
-    free(run->load);
+}
+
+static enum outcome run_layer(struct run *run, struct fault *fault)
+{
+    enum outcome outcome = OUTCOME_SUCCESS;
+    TRY(load_layer(run, fault));
+    TRY(compute(run, fault));
+    TRY(read_results(run, fault));
+    if (run->options->expect)
+        compare(run);
+out:
+    return outcome;
+}
+
+/* Every layer, where there is no one layer or a picture is wanted. */
+static enum outcome run_survey(struct run *run, struct fault *fault)
+{
+    const struct run_options *options = run->options;
+    const moecl_type type = options->activations != OPTION_NO_TYPE ? (moecl_type)options->activations : MOECL_F32;
+    if (options->layer != NO_LAYER && !options->heatmap)
+        return OUTCOME_SUCCESS;
+    return survey_make(&run->survey, run->context, run->model, options->input, options->token_ids, type, fault);
 }
 
 static enum outcome run_run(const void *given, struct fault *fault)
@@ -415,19 +493,20 @@ static enum outcome run_run(const void *given, struct fault *fault)
     struct run run = {.options = options};
     struct outputs outputs = {.y = {0}};
     enum outcome outcome = OUTCOME_SUCCESS;
+    TRY(check_options(options, fault));
     TRY(open_model(&run, fault));
-    TRY(read_input(&run, fault));
+    if (options->layer != NO_LAYER) {
+        TRY(describe_layer(&run, fault));
+        TRY(read_input(&run, fault));
+    }
     TRY(open_outputs(options, &outputs, fault));
-    TRY(load_layer(&run, fault));
-    TRY(compute(&run, fault));
-    TRY(read_results(&run, fault));
-    if (options->expect)
-        compare(&run);
+    TRY_MOECL(run.context, moecl_context_open(run.context, options->common.device));
+    TRY_MOECL(run.context, moecl_device_describe(run.context, false, &run.device));
+    if (options->layer != NO_LAYER)
+        TRY(run_layer(&run, fault));
+    TRY(run_survey(&run, fault));
     TRY(write_outputs(&run, &outputs, fault));
-    if (options->common.json)
-        TRY(print_json(&run, fault));
-    else
-        print_people(&run);
+    TRY(options->common.json ? print_json(&run, fault) : print_people(&run, fault));
     if (options->expect && !run.comparison.passed)
         FAIL(OUTCOME_CHECK_FAILED, "y is not what %s says: the error is %.2e, most of it in token %zu, column %zu",
              options->expect, run.comparison.error, run.comparison.token, run.comparison.column);
@@ -435,6 +514,7 @@ out:
     output_file_discard(&outputs.y);
     output_file_discard(&outputs.ids);
     output_file_discard(&outputs.weights);
+    output_file_discard(&outputs.heatmap);
     release(&run);
     return outcome;
 }
@@ -442,9 +522,11 @@ out:
 #define DESTINATION(member) offsetof(struct run_options, member)
 static const struct option table[] = {
     {NULL, "MODEL", option_text, DESTINATION(model), true, "a directory with config.json and model.safetensors"},
-    {"layer", "N", option_size, DESTINATION(layer), true, "the model's layer, as in its tensors' names"},
-    {"input", "X.npy", option_text, DESTINATION(input), true, "x: f4 or f2, [tokens, hidden]"},
-    {"output", "Y.npy", option_text, DESTINATION(output), true, "where y goes: f4, [tokens, hidden]"},
+    {"layer", "N", option_size, DESTINATION(layer), false,
+     "the model's layer, as in its tensors' names; may be left out with\n--stats or --heatmap: they then look at all"},
+    {"input", "X.npy", option_text, DESTINATION(input), true,
+     "x: f4 or f2, [tokens, hidden]; '#' stands for the layer's number"},
+    {"output", "Y.npy", option_text, DESTINATION(output), false, "where the layer's y goes: f4, [tokens, hidden]"},
     {"dtype", "TYPE", option_type, DESTINATION(dtype), false,
      "storage of the weights: f32, f16 or bf16 (default: the file's)"},
     {"activations", "TYPE", option_type, DESTINATION(activations), false,
@@ -454,22 +536,40 @@ static const struct option table[] = {
     {"expect", "Y.npy", option_text, DESTINATION(expect), false, "compare y with this file; exit 1 if it differs"},
     {"tolerance", "R", option_real, DESTINATION(tolerance), false,
      "largest max |y - expected| / max |expected| (default: see below)"},
-    {"ids", "IDS.npy", option_text, DESTINATION(ids), false, "write the experts chosen: i4, [tokens, k]"},
+    {"ids", "IDS.npy", option_text, DESTINATION(ids), false, "write the experts chosen: i4, [tokens, k]; -1: none"},
     {"weights", "W.npy", option_text, DESTINATION(weights), false, "write their routing weights: f4, [tokens, k]"},
+    {"token-ids", "T.npy", option_text, DESTINATION(token_ids), false,
+     "the tokens' ids: i4 or i8, [tokens]; for layers that route by them"},
+    {"use-ids", "IDS.npy", option_text, DESTINATION(use_ids), false,
+     "route so instead of by the router: i4 or i8, [tokens, k]; -1: none"},
+    {"use-weights", "W.npy", option_text, DESTINATION(use_weights), false, "with these weights: f4 or f2, [tokens, k]"},
+    {"stats", NULL, option_flag, DESTINATION(stats), false, "show how evenly the experts are loaded"},
+    {"heatmap", "OUT.svg", option_text, DESTINATION(heatmap), false,
+     "draw the load of every expert of every MoE layer"},
 };
 #undef DESTINATION
-static const struct run_options defaults = {.dtype = OPTION_NO_TYPE, .activations = OPTION_NO_TYPE, .tolerance = -1};
+static const struct run_options defaults = {
+    .layer = NO_LAYER, .dtype = OPTION_NO_TYPE, .activations = OPTION_NO_TYPE, .tolerance = -1};
 
 const struct command command_run = {
     .name = "run",
     .summary = "run one MoE layer of a model on tokens from a file",
-    .details = "The tolerance is 1e-4 where nothing is rounded: f32 activations, weights in the file's type or f32.\n"
-               "Where --dtype rounds, it is 2e-3 for f16 and 1.6e-2 for bf16; where --activations does, 2e-2 for f16\n"
-               "and 1e-1 for bf16, since rounded activations can also change which experts a token chooses, where\n"
-               "two are nearly as likely.",
+    .details =
+        "The tolerance is 1e-4 where nothing is rounded: f32 activations, weights in the file's type or f32.\n"
+        "Where --dtype rounds, it is 2e-3 for f16 and 1.6e-2 for bf16; where --activations does, 2e-2 for f16\n"
+        "and 1e-1 for bf16, since rounded activations can also change which experts a token chooses, where\n"
+        "two are nearly as likely.\n"
+        "Where experts choose their tokens, the routing has a column for each expert instead of k.\n"
+        "\n"
+        "--stats counts, on the device, the choices that fall on each expert: the mean, the largest, their ratio\n"
+        "(1: even), the entropy of the experts' shares (ln of their number: even), the squared coefficient of\n"
+        "variation CV^2 (0: even), and the choices dropped for want of room or below a threshold.\n"
+        "--heatmap draws the same for the whole model: it loads the router of each MoE layer and routes the\n"
+        "layer's input, x of --input for all, or with '#' in its name a file for each layer.",
     .examples = "  moecl run tiny-qwen3-moe --layer 0 --input layer0_x.npy --output y.npy --expect layer0_y.npy\n"
                 "  moecl run OLMoE-1B-7B-0924 --layer 3 --input x.npy --output y.npy --dtype bf16 --activations bf16\n"
-                "  moecl run Mixtral-8x7B-v0.1 --layer 0 --input x.npy --output y.npy --ids ids.npy --weights w.npy",
+                "  moecl run Mixtral-8x7B-v0.1 --layer 0 --input x.npy --output y.npy --ids ids.npy --weights w.npy\n"
+                "  moecl run OLMoE-1B-7B-0924 --input 'layer#_x.npy' --heatmap load.svg",
     .options = table,
     .option_count = sizeof(table) / sizeof(table[0]),
     .defaults = &defaults,
