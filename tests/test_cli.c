@@ -53,6 +53,19 @@ static char *write_floats(const char *name, size_t rows, size_t columns, const f
     return path;
 }
 
+/* The same for i4 or i8. */
+static char *write_integers(const char *name, enum npy_type type, size_t rank, const size_t *shape, const void *values)
+{
+    struct fault fault;
+    struct output_file file;
+    char *path = scratch_path(directory, name);
+    assert_int_equal(output_file_open(&file, path, &fault), OUTCOME_SUCCESS);
+    assert_int_equal(npy_write(&file, type, rank, shape, values, &fault), OUTCOME_SUCCESS);
+    assert_int_equal(output_file_commit(&file, &fault), OUTCOME_SUCCESS);
+    output_file_discard(&file);
+    return path;
+}
+
 static size_t count_files(void)
 {
     size_t count = 0;
@@ -129,6 +142,13 @@ static void test_wrong_use(void **state)
         {{"run", tiny, "--variant", "magic"}, "--variant takes tile"},
         {{"run", tiny, "--tolerance", "nan"}, "--tolerance takes a number"},
         {{"run", tiny, "--layer", "0", "--input", tiny_x, "--output", "same", "--ids", "same"}, "same file, same"},
+        {{"run", tiny, "--layer", "0", "--input", tiny_x, "--output", "same", "--heatmap", "same"}, "same file, same"},
+        {{"run", tiny, "--input", tiny_x, "--output", "y.npy"}, "--layer is missing"},
+        {{"run", tiny, "--input", tiny_x}, "--layer is missing"},
+        {{"run", tiny, "--input", tiny_x, "--stats", "--ids", "ids.npy"}, "--layer is missing"},
+        {{"run", tiny, "--layer", "0", "--input", tiny_x, "--stats"}, "--output is missing"},
+        {{"run", tiny, "--layer", "0", "--input", tiny_x, "--output", "y.npy", "--use-ids", "i.npy"},
+         "--use-ids and --use-weights go together"},
         {{"verify", "--method", "quick"}, "--method takes auto, full or project, not 'quick'"},
         {{"verify", tiny}, "MODEL and --layer go together"},
         {{"verify", "--shape", "4,8,8,2", "--random", "3"}, "exclude each other"},
@@ -145,7 +165,7 @@ static void test_wrong_use(void **state)
         {{"bench", "--routing", "fair"}, "--routing takes uniform, zipf or single, not 'fair'"},
     };
     for (size_t i = 0; i < sizeof(uses) / sizeof(uses[0]); i++) {
-        const char *arguments[14] = {MOECL_CLI};
+        const char *arguments[16] = {MOECL_CLI};
         memcpy(arguments + 1, uses[i].arguments, sizeof(uses[i].arguments));
         struct program_result result = program_run(arguments, NULL);
         assert_string_equal(result.output, "");
@@ -198,6 +218,49 @@ static void test_bad_inputs(void **state)
         free(paths[i]);
 }
 
+/* Token ids and routings that do not fit: refused before a device is opened, and no file is left. */
+static void test_bad_routings(void **state)
+{
+    (void)state;
+    static const float values[4 * 128] = {0}, weights[4 * 4] = {1}, bad_weights[4 * 4] = {[9] = INFINITY};
+    static const int32_t ids[4 * 4] = {0, 1, 2, -1, 31}, bad_ids[4 * 4] = {[6] = 32}, lower_ids[4 * 4] = {[15] = -2};
+    static const int64_t token_ids[4] = {0, 1, 2, 3}, bad_token_ids[4] = {0, 0, INT64_C(1) << 40, 0};
+    const size_t square[] = {4, 4}, narrow[] = {4, 3}, four[] = {4}, three[] = {3};
+    char *x = write_floats("x.npy", 4, 128, values), *good_weights = write_floats("w.npy", 4, 4, weights);
+    char *infinite = write_floats("infinite.npy", 4, 4, bad_weights), *wide = write_floats("wide.npy", 4, 5, values);
+    char *good = write_integers("i.npy", NPY_I4, 2, square, ids);
+    char *large = write_integers("large.npy", NPY_I4, 2, square, bad_ids);
+    char *lower = write_integers("lower.npy", NPY_I4, 2, square, lower_ids);
+    char *few = write_integers("few.npy", NPY_I4, 2, narrow, ids);
+    char *tokens = write_integers("t.npy", NPY_I8, 1, four, token_ids);
+    char *short_tokens = write_integers("short.npy", NPY_I8, 1, three, token_ids);
+    char *bad_tokens = write_integers("bad.npy", NPY_I8, 1, four, bad_token_ids);
+    char *y = scratch_path(directory, "y.npy");
+    const size_t files = count_files();
+    const struct {
+        const char *ids, *weights, *token_ids, *sentence;
+    } cases[] = {
+        {large, good_weights, tokens, "large.npy holds 32 in row 1 (counted from 0): ids are -1 to 31"},
+        {lower, good_weights, tokens, "lower.npy holds -2 in row 3"},
+        {few, good_weights, tokens, "few.npy is [4,3], and 4 tokens of 4 choices are wanted"},
+        {good, wide, tokens, "wide.npy is [4,5], and 4 tokens of 4 choices are wanted"},
+        {good, infinite, tokens, "infinite.npy holds infinity in row 2, column 1"},
+        {x, good_weights, tokens, "x.npy"},
+        {good, good_weights, short_tokens, "short.npy has 3 token ids, and there are 4 tokens"},
+        {good, good_weights, bad_tokens, "bad.npy holds 1099511627776 in row 2"},
+        {good, good_weights, good, "i.npy"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        assert_ended(CLI("run", tiny, "--layer", "0", "--input", x, "--output", y, "--use-ids", cases[i].ids,
+                         "--use-weights", cases[i].weights, "--token-ids", cases[i].token_ids),
+                     3, cases[i].sentence);
+        assert_int_equal(count_files(), files);
+    }
+    char *paths[] = {x, good_weights, infinite, wide, good, large, lower, few, tokens, short_tokens, bad_tokens, y};
+    for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
+        free(paths[i]);
+}
+
 static void test_models_that_are_none(void **state)
 {
     (void)state;
@@ -237,6 +300,170 @@ static void test_an_expectation_that_fails(void **state)
         1, "is not what");
     free(wrong);
     free(y);
+}
+
+/* -------------------------------------------------------------------------------------------------- routing -- */
+
+static json_t *run_json(const char *const *arguments);
+static void assert_keys(const json_t *json, const char *keys);
+#define JSON(...) run_json((const char *const[]){MOECL_CLI, __VA_ARGS__, "--json", NULL})
+
+static size_t integer(const json_t *json, const char *key)
+{
+    const json_t *value = json_object_get(json, key);
+    if (!json_is_integer(value))
+        fail_msg("no integer '%s'", key);
+    return (size_t)json_integer_value(value);
+}
+
+static double number(const json_t *json, const char *key)
+{
+    const json_t *value = json_object_get(json, key);
+    if (!json_is_number(value))
+        fail_msg("no number '%s'", key);
+    return json_number_value(value);
+}
+
+/* The routing that a run wrote, given to another, gives the same y; with a choice taken away, another. */
+static void test_a_routing_of_ones_own(void **state)
+{
+    (void)state;
+    struct fault fault;
+    struct npy_array ids;
+    char *y = scratch_path(directory, "y.npy"), *weights = scratch_path(directory, "w.npy");
+    char *chosen = scratch_path(directory, "ids.npy");
+    assert_ended(
+        CLI("run", tiny, "--layer", "0", "--input", tiny_x, "--output", y, "--ids", chosen, "--weights", weights), 0,
+        "");
+    assert_ended(CLI("run", tiny, "--layer", "0", "--input", tiny_x, "--output", y, "--use-ids", chosen,
+                     "--use-weights", weights, "--expect", tiny_y),
+                 0, "");
+    assert_int_equal(npy_read(chosen, 2, NPY_I4, &ids, &fault), OUTCOME_SUCCESS);
+    ((int32_t *)ids.data)[3 * 4] = -1;
+    free(write_integers("ids.npy", NPY_I4, 2, ids.shape, ids.data));
+    int64_t *wide = make(ids.count, sizeof *wide);
+    for (size_t i = 0; i < ids.count; i++)
+        wide[i] = ((int32_t *)ids.data)[i];
+    char *fewer = write_integers("fewer.npy", NPY_I8, 2, ids.shape, wide);
+    assert_ended(CLI("run", tiny, "--layer", "0", "--input", tiny_x, "--output", y, "--use-ids", fewer, "--use-weights",
+                     weights, "--expect", tiny_y),
+                 1, "most of it in token 3, column");
+    json_t *json = JSON("run", tiny, "--layer", "0", "--input", tiny_x, "--output", y, "--use-ids", fewer,
+                        "--use-weights", weights, "--stats");
+    assert_int_equal(integer(json_object_get(json, "statistics"), "dropped"), 1);
+    assert_int_equal(integer(json_object_get(json, "statistics"), "used"), 1024 * 4 - 1);
+    json_decref(json);
+    npy_free(&ids);
+    free(wide);
+    free(y);
+    free(weights);
+    free(chosen);
+    free(fewer);
+}
+
+/* The figures are those of the load. */
+static void assert_statistics(const json_t *statistics, const json_t *load)
+{
+    const size_t outputs = json_array_size(load);
+    double used = 0, largest_load = 0, entropy = 0, squares = 0;
+    assert_keys(statistics, "used dropped unserved_tokens largest idle mean max_over_mean entropy evenness cv_squared");
+    for (size_t e = 0; e < outputs; e++) {
+        const double one = (double)json_integer_value(json_array_get(load, e));
+        used += one;
+        squares += one * one;
+        largest_load = fmax(largest_load, one);
+    }
+    for (size_t e = 0; e < outputs; e++) {
+        const double share = (double)json_integer_value(json_array_get(load, e)) / used;
+        entropy -= share > 0 ? share * log(share) : 0;
+    }
+    const double mean = used / (double)outputs;
+    assert_true(integer(statistics, "used") == (size_t)used);
+    assert_true(fabs(number(statistics, "max_over_mean") - largest_load / mean) < 1e-4);
+    assert_true(fabs(number(statistics, "entropy") - entropy) < 1e-4);
+    assert_true(fabs(number(statistics, "evenness") - entropy / log((double)outputs)) < 1e-4);
+    assert_true(fabs(number(statistics, "cv_squared") - (squares / (double)outputs / (mean * mean) - 1)) < 1e-4);
+}
+
+static void test_statistics_of_a_layer(void **state)
+{
+    (void)state;
+    json_t *json = JSON("run", tiny, "--layer", "0", "--input", tiny_x, "--output", "/dev/null", "--stats");
+    assert_statistics(json_object_get(json, "statistics"), json_object_get(json, "load"));
+    json_decref(json);
+    struct program_result result =
+        CLI("run", tiny, "--layer", "0", "--input", tiny_x, "--output", "/dev/null", "--stats");
+    assert_int_equal(result.status, 0);
+    const char *const words[] = {"max/mean", "entropy", "CV^2", "dropped", "of ln 32"};
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+        assert_non_null(strstr(result.output, words[i]));
+    program_result_free(&result);
+}
+
+static size_t occurrences(const char *text, const char *part)
+{
+    size_t count = 0;
+    for (; (text = strstr(text, part)); text += strlen(part))
+        count++;
+    return count;
+}
+
+/* All three layers, each on a file of its own: the middle one with fewer tokens. */
+static void test_a_picture_of_the_model(void **state)
+{
+    (void)state;
+    struct fault fault;
+    struct npy_array x;
+    size_t size;
+    assert_int_equal(npy_read(tiny_x, 2, NPY_F4, &x, &fault), OUTCOME_SUCCESS);
+    char *paths[] = {write_floats("x0.npy", 1024, 128, x.data), write_floats("x1.npy", 100, 128, x.data),
+                     write_floats("x2.npy", 1024, 128, x.data), scratch_path(directory, "x#.npy"),
+                     scratch_path(directory, "load.svg")};
+    npy_free(&x);
+    json_t *json = JSON("run", tiny, "--input", paths[3], "--heatmap", paths[4]);
+    const json_t *layers = json_object_get(json, "layers");
+    assert_int_equal(json_array_size(layers), 3);
+    for (size_t i = 0; i < 3; i++) {
+        const json_t *layer = json_array_get(layers, i);
+        assert_int_equal(integer(layer, "layer"), i);
+        assert_int_equal(integer(layer, "tokens"), i == 1 ? 100 : 1024);
+        assert_int_equal(json_array_size(json_object_get(layer, "load")), 32);
+        assert_int_equal(integer(json_object_get(layer, "statistics"), "used"), (i == 1 ? 100 : 1024) * 4);
+        assert_statistics(json_object_get(layer, "statistics"), json_object_get(layer, "load"));
+    }
+    char *picture = scratch_read(directory, "load.svg", &size);
+    assert_non_null(strstr(picture, "<svg xmlns"));
+    assert_non_null(strstr(picture, "</svg>"));
+    assert_int_equal(occurrences(picture, "x mean</title></rect>"), 3 * 32);
+    char cell[64];
+    snprintf(cell, sizeof(cell), "layer 2, expert 31: %zu choices",
+             (size_t)json_integer_value(json_array_get(json_object_get(json_array_get(layers, 2), "load"), 31)));
+    assert_non_null(strstr(picture, cell));
+    free(picture);
+
+    /* Layer 0 is loaded as the run of that layer alone loads it. */
+    json_t *alone = JSON("run", tiny, "--layer", "0", "--input", paths[3], "--output", "/dev/null");
+    assert_true(json_equal(json_object_get(alone, "load"), json_object_get(json_array_get(layers, 0), "load")));
+    json_decref(alone);
+    json_decref(json);
+    for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
+        free(paths[i]);
+}
+
+/* Failing in a later layer, or at the end, leaves no picture. */
+static void test_no_picture_of_half_a_model(void **state)
+{
+    (void)state;
+    static const float values[128] = {0};
+    char *x = write_floats("x0.npy", 1, 128, values), *pattern = scratch_path(directory, "x#.npy");
+    char *picture = scratch_path(directory, "load.svg");
+    const size_t files = count_files();
+    assert_ended(CLI("run", tiny, "--input", pattern, "--heatmap", picture), 3, "x1.npy");
+    assert_ended(CLI("run", tiny, "--input", x, "--heatmap", "/dev/full"), 3, "cannot write /dev/full: No space left");
+    assert_int_equal(count_files(), files);
+    free(x);
+    free(pattern);
+    free(picture);
 }
 
 static void test_standard_output_that_fails(void **state)
@@ -308,7 +535,6 @@ static json_t *run_json(const char *const *arguments)
     program_result_free(&result);
     return json;
 }
-#define JSON(...) run_json((const char *const[]){MOECL_CLI, __VA_ARGS__, "--json", NULL})
 
 /* Fails unless `json` has the keys that the space-separated list names. */
 static void assert_keys(const json_t *json, const char *keys)
@@ -409,9 +635,14 @@ int main(void)
         cmocka_unit_test(test_help_and_version),
         cmocka_unit_test(test_wrong_use),
         cmocka_unit_test_setup_teardown(test_bad_inputs, make_directory, remove_directory),
+        cmocka_unit_test_setup_teardown(test_bad_routings, make_directory, remove_directory),
         cmocka_unit_test_setup_teardown(test_models_that_are_none, make_directory, remove_directory),
         cmocka_unit_test_setup_teardown(test_a_full_disk_leaves_nothing, make_directory, remove_directory),
         cmocka_unit_test_setup_teardown(test_an_expectation_that_fails, make_directory, remove_directory),
+        cmocka_unit_test_setup_teardown(test_a_routing_of_ones_own, make_directory, remove_directory),
+        cmocka_unit_test(test_statistics_of_a_layer),
+        cmocka_unit_test_setup_teardown(test_a_picture_of_the_model, make_directory, remove_directory),
+        cmocka_unit_test_setup_teardown(test_no_picture_of_half_a_model, make_directory, remove_directory),
         cmocka_unit_test_setup_teardown(test_standard_output_that_fails, make_directory, remove_directory),
         cmocka_unit_test(test_without_the_device),
         cmocka_unit_test(test_a_shape_too_large_is_refused),
