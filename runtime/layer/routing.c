@@ -223,6 +223,8 @@ static moecl_status route_by_experts(const struct moecl_pass *pass, const struct
         .capacity = moecl_expert_choice_capacity(options, tokens),
         .scores = moecl_chunk_region(whole, MOECL_REGION_KEYS),
         .stride = options->experts,
+        .logits = call.logits,
+        .logits_stride = call.stride,
         .selection_bias = call.selection_bias,
         .routing = whole->routing,
         .workspace = moecl_chunk_region(whole, MOECL_REGION_CROSS_TOKENS),
