@@ -261,6 +261,34 @@ static void test_bad_routings(void **state)
         free(paths[i]);
 }
 
+/* A layer that routes by token ids, of a table of 128. */
+static void test_layers_that_need_token_ids(void **state)
+{
+    (void)state;
+    static const char model[] = MOECL_TEST_DATA "/golden/deepseek_v4";
+    static const float values[3 * 64] = {1};
+    static const int32_t good[] = {0, 127, 5}, large[] = {0, 5, 128}, negative[] = {-1, 0, 0};
+    const size_t three[] = {3};
+    char *x = write_floats("x.npy", 3, 64, values), *ids = write_integers("ids.npy", NPY_I4, 1, three, good);
+    char *large_ids = write_integers("large.npy", NPY_I4, 1, three, large);
+    char *negative_ids = write_integers("negative.npy", NPY_I4, 1, three, negative);
+    const struct {
+        const char *ids, *sentence;
+    } refused[] = {{large_ids, "large.npy holds 128 in row 2 (counted from 0): ids are 0 to 127"},
+                   {negative_ids, "negative.npy holds -1 in row 0"}};
+    assert_ended(CLI("run", model, "--layer", "0", "--input", x, "--output", "/dev/null"), 2, "--token-ids is missing");
+    assert_ended(CLI("run", model, "--input", x, "--stats"), 2, "--token-ids is missing");
+    for (size_t i = 0; i < 2; i++)
+        assert_ended(
+            CLI("run", model, "--layer", "0", "--input", x, "--output", "/dev/null", "--token-ids", refused[i].ids), 3,
+            refused[i].sentence);
+    assert_ended(CLI("run", model, "--layer", "0", "--input", x, "--output", "/dev/null", "--token-ids", ids), 0, "");
+    assert_ended(CLI("run", model, "--input", x, "--stats", "--token-ids", ids), 0, "");
+    char *paths[] = {x, ids, large_ids, negative_ids};
+    for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
+        free(paths[i]);
+}
+
 static void test_models_that_are_none(void **state)
 {
     (void)state;
@@ -636,6 +664,7 @@ int main(void)
         cmocka_unit_test(test_wrong_use),
         cmocka_unit_test_setup_teardown(test_bad_inputs, make_directory, remove_directory),
         cmocka_unit_test_setup_teardown(test_bad_routings, make_directory, remove_directory),
+        cmocka_unit_test_setup_teardown(test_layers_that_need_token_ids, make_directory, remove_directory),
         cmocka_unit_test_setup_teardown(test_models_that_are_none, make_directory, remove_directory),
         cmocka_unit_test_setup_teardown(test_a_full_disk_leaves_nothing, make_directory, remove_directory),
         cmocka_unit_test_setup_teardown(test_an_expectation_that_fails, make_directory, remove_directory),

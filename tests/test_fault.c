@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_fault.c - the n-th OpenCL call or allocation fails, n = 1, 2, 3, ... until nothing does: every failure comes
  * back as a status with a sentence, and nothing is left behind. */
+#include <moecl/stages.h>
+
 #include "device.h"
 #include "device/buffer.h"
 #include "interception.h"
@@ -130,13 +132,69 @@ static void test_layer(void **state)
     each_failure(run_variants, small_sizes() ? 50 : 1);
 }
 
+/* The stages that look across the tokens, the statistics, and the balancing of a layer, all on one buffer. */
+static moecl_status run_across(moecl_context *context)
+{
+    enum { TOKENS = 3, EXPERTS = 4, WORKSPACE = 2048 };
+    cl_mem memory = NULL;
+    moecl_layer *layer = NULL;
+    uint32_t load[EXPERTS];
+    moecl_load_statistics figures;
+    const int32_t ids[TOKENS * EXPERTS] = {0, -1, 2, 3};
+    const moecl_layer_options options = {.experts = EXPERTS,
+                                         .hidden = 8,
+                                         .intermediate = 1,
+                                         .top_k = 2,
+                                         .router.selection_biased = true,
+                                         .variant = "tile"};
+    moecl_status status = moecl_context_open(context, NULL);
+    if (status == MOECL_OK)
+        status = moecl_buffer_create(context, CL_MEM_READ_WRITE, WORKSPACE + 8192, "all", &memory);
+    if (status == MOECL_OK)
+        status = moecl_buffer_write(context, (moecl_buffer){memory, 0}, sizeof(ids), ids);
+    const moecl_buffer input = {memory, 0}, workspace = {memory, WORKSPACE};
+    const moecl_expert_choice_call choice = {.tokens = TOKENS,
+                                             .experts = EXPERTS,
+                                             .capacity = 2,
+                                             .scores = {memory, 256},
+                                             .stride = EXPERTS,
+                                             .routing = {{memory, 512}, {memory, 768}},
+                                             .workspace = workspace};
+    const moecl_sinkhorn_call sinkhorn = {.tokens = TOKENS,
+                                          .experts = EXPERTS,
+                                          .iterations = 1,
+                                          .logits = {memory, 256},
+                                          .stride = EXPERTS,
+                                          .keys = {memory, 512},
+                                          .workspace = workspace};
+    if (status == MOECL_OK)
+        status = moecl_expert_choice(context, &choice, 0, NULL, NULL);
+    if (status == MOECL_OK)
+        status = moecl_sinkhorn(context, &sinkhorn, 0, NULL, NULL);
+    if (status == MOECL_OK)
+        status = moecl_statistics_read(context, TOKENS, EXPERTS, EXPERTS, input, load, &figures);
+    if (status == MOECL_OK)
+        status = moecl_layer_create(context, &options, &layer);
+    if (status == MOECL_OK)
+        status = moecl_layer_update_selection_bias(layer, TOKENS, input, 0.5f, 0, NULL, NULL);
+    if (status == MOECL_OK)
+        status = moecl_layer_check(layer);
+    moecl_layer_destroy(layer);
+    moecl_buffer_release(memory);
+    return status;
+}
+
+static void test_across(void **state)
+{
+    (void)state;
+    each_failure(run_across, small_sizes() ? 20 : 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_list),
-        cmocka_unit_test(test_open),
-        cmocka_unit_test(test_probe),
-        cmocka_unit_test(test_layer),
+        cmocka_unit_test(test_list),  cmocka_unit_test(test_open),   cmocka_unit_test(test_probe),
+        cmocka_unit_test(test_layer), cmocka_unit_test(test_across),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

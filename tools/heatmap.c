@@ -108,7 +108,7 @@ static void lay_out(struct picture *picture)
     }
     picture->cell = fmin(fmax(floor(960 / (double)picture->columns), 2), 28);
     picture->row = fmin(fmax(floor(640 / (double)survey->count), 14), 26);
-    picture->most = fmin(fmax(ceil(most), 2), 8);
+    picture->most = (int)fmin(fmax(ceil(most), 2), 8);
     picture->clipped = most > picture->most;
 }
 
@@ -232,10 +232,11 @@ static void draw_legend(struct picture *picture)
          "</linearGradient></defs>\n<rect x=\"%d\" y=\"%.1f\" width=\"%d\" height=\"%d\" fill=\"url(#ramp)\"/>\n", LEFT,
          y, LEGEND, LEGEND_HEIGHT);
     draw(picture, "<g text-anchor=\"middle\">\n");
-    for (double tick = 0; tick <= picture->most; tick++)
-        draw(picture, "<path d=\"M%.1f %.1fv4\" stroke=\"#222\"/><text x=\"%.1f\" y=\"%.1f\">%.0f%s</text>\n",
-             LEFT + LEGEND * tick / picture->most, y + LEGEND_HEIGHT, LEFT + LEGEND * tick / picture->most,
-             y + LEGEND_HEIGHT + 16, tick, picture->clipped && tick == picture->most ? "+" : "");
+    for (int tick = 0; tick <= picture->most; tick++) {
+        const double x = LEFT + (double)LEGEND * tick / picture->most;
+        draw(picture, "<path d=\"M%.1f %.1fv4\" stroke=\"#222\"/><text x=\"%.1f\" y=\"%.1f\">%d%s</text>\n", x,
+             y + LEGEND_HEIGHT, x, y + LEGEND_HEIGHT + 16, tick, picture->clipped && tick == picture->most ? "+" : "");
+    }
     draw(picture, "</g>\n<text x=\"%d\" y=\"%.1f\">load / mean of the layer (1: even)</text>\n", LEFT + LEGEND + 16,
          y + LEGEND_HEIGHT - 1);
     draw(picture,

@@ -287,9 +287,9 @@ static enum outcome run_run(const void *given, struct fault *fault)
     TRY(open_outputs(options, &outputs, fault));
     TRY_MOECL(run.context, moecl_context_open(run.context, options->common.device));
     TRY_MOECL(run.context, moecl_device_describe(run.context, false, &run.device));
+    TRY(run_survey(&run, fault)); /* first, since it may meet files that cannot be read */
     if (options->layer != NO_LAYER)
         TRY(run_layer(&run, fault));
-    TRY(run_survey(&run, fault));
     TRY(write_outputs(&run, &outputs, fault));
     TRY(options->common.json ? report_json(&run, fault) : report_print(&run, fault));
     if (options->expect && !run.comparison.passed)
