@@ -31,13 +31,14 @@ bool moecl_layout_group_bytes(const struct moecl_layout *layout, const struct mo
            moecl_size_multiply(elements, moecl_type_size(shape->type), bytes);
 }
 
-/* Rows of a matrix that lie side by side in a panel are a strip of it: all of a panel's, or 8 of gate's beside 8 of
- * up's. Where a strip begins, `first` being its first row: */
+/* A strip of a matrix is rows of it that lie side by side in a panel: all of a panel's, or 8 of gate's beside 8 of
+ * up's. */
 static size_t strip_rows(const struct moecl_layout *layout, const struct moecl_group_shape *shape)
 {
     return shape->gated ? MOECL_GATE_COLUMNS : layout->panel_columns;
 }
 
+/* Where the strip of the group's rows `first` on lies at step k. */
 static char *strip_at(const struct moecl_layout *layout, const struct moecl_group_shape *shape, size_t first, bool up,
                       size_t k, char *packed)
 {
