@@ -83,7 +83,9 @@ static moecl_status run_layer(moecl_context *context, const moecl_layer_options 
     const moecl_matrix matrix = {weights, MOECL_F32, options->hidden, options->hidden, 0, 0};
     const moecl_matrix router = {weights, MOECL_F32, options->experts, options->hidden, 0, 0};
     const moecl_matrix shared_gate = {weights, MOECL_F32, 1, options->hidden, 0, 0};
-    const moecl_expert_weights expert = {.gate = matrix, .up = matrix, .down = matrix};
+    const moecl_matrix bias = {weights, MOECL_F32, 1, options->hidden, 0, 0};
+    const moecl_expert_weights expert = {matrix, matrix, matrix, bias, bias, bias};
+    const moecl_expert_weights shared = {.gate = matrix, .up = matrix, .down = matrix};
     const float x[TOKENS * 8] = {1.0f, 2.0f};
     moecl_layer *layer = NULL;
     cl_mem memory = NULL;
@@ -93,7 +95,7 @@ static moecl_status run_layer(moecl_context *context, const moecl_layer_options 
     for (size_t e = 0; status == MOECL_OK && e < options->experts; e++)
         status = moecl_layer_set_expert(layer, e, &expert);
     if (status == MOECL_OK)
-        status = moecl_layer_set_shared_expert(layer, &expert, &shared_gate);
+        status = moecl_layer_set_shared_expert(layer, &shared, &shared_gate);
     if (status == MOECL_OK)
         status = moecl_buffer_create(context, CL_MEM_READ_WRITE, 512 + sizeof(x), "x and y", &memory);
     if (status == MOECL_OK)
@@ -117,6 +119,7 @@ static moecl_status run_variants(moecl_context *context)
                                              .hidden = 8,
                                              .intermediate = 8,
                                              .top_k = 2,
+                                             .function = {.activation = MOECL_ACTIVATION_RELU, .biased = true},
                                              .shared_intermediate = 8,
                                              .shared_gate = MOECL_SHARED_GATE_SIGMOID,
                                              .weights = i == 0 ? MOECL_F32 : MOECL_BF16,
