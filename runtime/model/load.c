@@ -4,17 +4,27 @@
 
 #include "model.h"
 
-static moecl_status set_expert(moecl_layer *layer, const moecl_layer_weights *weights, size_t expert)
+/* All but the experts, as the layer's options say; what a layer needs and the weights lack is refused there. */
+static moecl_status set_surroundings(moecl_layer *layer, const moecl_layer_weights *weights)
 {
-    return moecl_layer_set_expert(layer, expert, &weights->experts[expert]);
-}
+    const moecl_layer_options *options = moecl_layer_describe(layer);
+    moecl_status status = MOECL_OK;
 
-static moecl_status set_shared(moecl_layer *layer, const moecl_layer_weights *weights)
-{
-    if (!weights->shared.down.data && moecl_layer_describe(layer)->shared_intermediate == 0)
-        return MOECL_OK;
-    return moecl_layer_set_shared_expert(layer, &weights->shared,
-                                         weights->shared_gate.data ? &weights->shared_gate : NULL);
+    TRY(moecl_layer_set_router(layer, &weights->router));
+    if (options->router.noise)
+        TRY(moecl_layer_set_noise(layer, &weights->noise));
+    for (size_t i = 0; i < MOECL_VECTOR_COUNT; i++)
+        if (moecl_vector_length(options, (moecl_vector)i) > 0)
+            TRY(moecl_layer_set_vector(layer, (moecl_vector)i, &weights->vectors[i]));
+    if (options->router.selection == MOECL_SELECTION_TABLE)
+        TRY(moecl_layer_set_table(layer, weights->table));
+    if (options->latent > 0)
+        TRY(moecl_layer_set_latent(layer, &weights->latent_down, &weights->latent_up));
+    if (options->shared_intermediate > 0 || weights->shared.down.data)
+        TRY(moecl_layer_set_shared_expert(layer, &weights->shared,
+                                          weights->shared_gate.data ? &weights->shared_gate : NULL));
+out:
+    return status;
 }
 
 moecl_status moecl_layer_set_weights(moecl_layer *layer, const moecl_layer_weights *weights)
@@ -23,10 +33,9 @@ moecl_status moecl_layer_set_weights(moecl_layer *layer, const moecl_layer_weigh
 
     if (!layer || !weights)
         return MOECL_INVALID_ARGUMENT;
-    TRY(moecl_layer_set_router(layer, &weights->router));
+    TRY(set_surroundings(layer, weights));
     for (size_t expert = 0; expert < moecl_layer_describe(layer)->experts; expert++)
-        TRY(set_expert(layer, weights, expert));
-    TRY(set_shared(layer, weights));
+        TRY(moecl_layer_set_expert(layer, expert, &weights->experts[expert]));
 out:
     return status;
 }
@@ -57,44 +66,51 @@ static moecl_status stream_weights(moecl_layer *layer, const moecl_layer_weights
     moecl_status status = MOECL_OK;
     const size_t experts = moecl_layer_describe(layer)->experts;
 
-    TRY(moecl_layer_set_router(layer, &weights->router));
+    TRY(set_surroundings(layer, weights));
+    moecl_checkpoint_drop(checkpoint);
     for (size_t expert = 0; expert < experts; expert++) {
         if (expert + 1 < experts)
             prefetch_expert(&weights->experts[expert + 1]);
-        TRY(set_expert(layer, weights, expert));
+        TRY(moecl_layer_set_expert(layer, expert, &weights->experts[expert]));
         moecl_checkpoint_drop(checkpoint);
     }
-    TRY(set_shared(layer, weights));
 out:
     moecl_checkpoint_drop(checkpoint);
     return status;
 }
 
-/* The weights are those of so many experts, and more may not be read of them. */
-static moecl_status check_experts(const struct moecl_model *model, size_t layer, const moecl_layer_options *options)
+/* The weights are those of so many experts and token ids, and more may not be read of them. */
+static moecl_status check_counts(const struct moecl_model *model, const moecl_layer_options *own,
+                                 const moecl_layer_options *options)
 {
-    const moecl_layer_options *own = &model->config.layer[layer].options;
-    if (options->experts == own->experts && options->router.zero_experts == own->router.zero_experts)
-        return MOECL_OK;
-    return moecl_error_set(&model->context->error, MOECL_INVALID_ARGUMENT,
-                           "%s: layer %zu has %zu experts and %zu zero experts, not %zu and %zu", model->directory,
-                           layer, own->experts, own->router.zero_experts, options->experts,
-                           options->router.zero_experts);
+    struct moecl_error *error = &model->context->error;
+    moecl_status status = MOECL_OK;
+
+    if (options->experts != own->experts || options->router.zero_experts != own->router.zero_experts)
+        FAIL(error, MOECL_INVALID_ARGUMENT, "%s: the layer has %zu experts and %zu zero experts, not %zu and %zu",
+             model->directory, own->experts, own->router.zero_experts, options->experts, options->router.zero_experts);
+    if (options->router.selection == MOECL_SELECTION_TABLE &&
+        (options->router.table_rows != own->router.table_rows || options->top_k != own->top_k))
+        FAIL(error, MOECL_INVALID_ARGUMENT, "%s: the layer's table is [%zu,%zu], not [%zu,%zu]", model->directory,
+             own->router.table_rows, own->top_k, options->router.table_rows, options->top_k);
+out:
+    return status;
 }
 
 moecl_status moecl_layer_load(moecl_model *model, size_t layer, const moecl_layer_options *options,
                               moecl_layer **loaded)
 {
     moecl_status status = MOECL_OK;
-    moecl_layer_weights weights = {0};
+    moecl_layer_weights weights = {.experts = NULL};
+    moecl_layer_options own;
     moecl_layer *made = NULL;
 
     if (loaded)
         *loaded = NULL;
     if (!model || !options || !loaded)
         return MOECL_INVALID_ARGUMENT;
-    TRY(moecl_model_weights(model, layer, &weights));
-    TRY(check_experts(model, layer, options));
+    TRY(moecl_model_find_weights(model, layer, &own, &weights));
+    TRY(check_counts(model, &own, options));
     TRY(moecl_layer_create(model->context, options, &made));
     TRY(stream_weights(made, &weights, &model->checkpoint));
     *loaded = made;

@@ -134,8 +134,8 @@ static moecl_status require_moe(const struct moecl_model *model, size_t layer)
 
 /* ------------------------------------------------------------------------------------- weights and options -- */
 
-static moecl_status find_weights(const struct moecl_model *model, size_t layer, moecl_layer_options *options,
-                                 moecl_layer_weights *weights)
+moecl_status moecl_model_find_weights(const struct moecl_model *model, size_t layer, moecl_layer_options *options,
+                                      moecl_layer_weights *weights)
 {
     moecl_status status = MOECL_OK;
 
@@ -158,7 +158,7 @@ moecl_status moecl_model_weights(moecl_model *model, size_t layer, moecl_layer_w
         *weights = (moecl_layer_weights){.experts = NULL};
     if (!model || !weights)
         return MOECL_INVALID_ARGUMENT;
-    return find_weights(model, layer, &options, weights);
+    return moecl_model_find_weights(model, layer, &options, weights);
 }
 
 void moecl_model_weights_free(moecl_layer_weights *weights)
@@ -199,7 +199,7 @@ moecl_status moecl_model_layer_options(moecl_model *model, size_t layer, moecl_l
 
     if (!model || !options)
         return MOECL_INVALID_ARGUMENT;
-    TRY(find_weights(model, layer, &found, &weights));
+    TRY(moecl_model_find_weights(model, layer, &found, &weights));
     found.weights = common_type(&weights, found.experts);
     moecl_model_weights_free(&weights);
     *options = found;

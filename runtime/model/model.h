@@ -19,4 +19,8 @@ struct moecl_model {
     struct moecl_checkpoint checkpoint;
 };
 
+/* The weights as moecl_model_weights(), with the layer's options but for `weights`, the type. */
+moecl_status moecl_model_find_weights(const struct moecl_model *model, size_t layer, moecl_layer_options *options,
+                                      moecl_layer_weights *weights);
+
 #endif
