@@ -70,34 +70,38 @@
     DENSE(LISTED, .keys = {"mlp_only_layers"}),                                                                        \
         DENSE(OFF_STEP, .keys = {"decoder_sparse_step"}, .otherwise = 1, .phase = -1)
 
-/* Tensors. */
+/* Tensors. Behind a family's published names come those under which the transformers library saves what it holds in
+ * memory, where these are others: RESAVED. */
+#define RESAVED           "mlp."
 #define TENSOR(role, ...) [MOECL_ROLE_##role] = {.names = {__VA_ARGS__}}
-#define GATED(prefix, gate, up, down)                                                                                  \
-    TENSOR(GATE, prefix gate ".weight"), TENSOR(UP, prefix up ".weight"), TENSOR(DOWN, prefix down ".weight")
-#define PROJECTIONS(block)                                                                                             \
-    TENSOR(GATE_UP, block ".experts.gate_up_proj"), TENSOR(GATE, block ".experts.#.gate_proj.weight"),                 \
-        TENSOR(UP, block ".experts.#.up_proj.weight"),                                                                 \
-        TENSOR(DOWN, block ".experts.#.down_proj.weight", block ".experts.down_proj")
-#define W_MATRICES(block)                                                                                              \
-    TENSOR(GATE_UP, block ".experts.gate_up_proj"), TENSOR(GATE, block ".experts.#.w1.weight"),                        \
-        TENSOR(UP, block ".experts.#.w3.weight"),                                                                      \
-        TENSOR(DOWN, block ".experts.#.w2.weight", block ".experts.down_proj")
+#define EXPERTS(block, gate, up, down)                                                                                 \
+    TENSOR(GATE_UP, block "experts.gate_up_proj", RESAVED "experts.gate_up_proj"),                                     \
+        TENSOR(GATE, block "experts.#." gate ".weight"), TENSOR(UP, block "experts.#." up ".weight"),                  \
+        TENSOR(DOWN, block "experts.#." down ".weight", block "experts.down_proj", RESAVED "experts.down_proj")
+#define PROJECTIONS(block) EXPERTS(block, "gate_proj", "up_proj", "down_proj")
+#define W_MATRICES(block)  EXPERTS(block, "w1", "w3", "w2")
 #define LINEARS(block)                                                                                                 \
-    TENSOR(ROUTER, block ".router.layer.weight"), TENSOR(GATE_UP, block ".input_linear.weight"),                       \
-        TENSOR(DOWN, block ".output_linear.weight")
-#define SHARED(expert)                                                                                                 \
-    TENSOR(SHARED_GATE, expert ".gate_proj.weight"), TENSOR(SHARED_UP, expert ".up_proj.weight"),                      \
-        TENSOR(SHARED_DOWN, expert ".down_proj.weight")
+    TENSOR(ROUTER, block "router.layer.weight", block "router.weight"),                                                \
+        TENSOR(GATE_UP, block "input_linear.weight", block "experts.gate_up_proj"),                                    \
+        TENSOR(DOWN, block "output_linear.weight", block "experts.down_proj")
+#define ROUTER(...)         TENSOR(ROUTER, __VA_ARGS__, RESAVED "gate.weight")
+#define SELECTION_BIAS(...) TENSOR(SELECTION_BIAS, __VA_ARGS__, RESAVED "gate.e_score_correction_bias")
+#define SHARED_GATED(expert, gate, up, down)                                                                           \
+    TENSOR(SHARED_GATE, expert gate ".weight", RESAVED "shared_experts.gate_proj.weight"),                             \
+        TENSOR(SHARED_UP, expert up ".weight", RESAVED "shared_experts.up_proj.weight"),                               \
+        TENSOR(SHARED_DOWN, expert down ".weight", RESAVED "shared_experts.down_proj.weight")
+#define SHARED(expert) SHARED_GATED(expert, "gate_proj", "up_proj", "down_proj")
 #define SHARED_BIASES(expert)                                                                                          \
-    TENSOR(SHARED_GATE_BIAS, expert ".gate_proj.bias"), TENSOR(SHARED_UP_BIAS, expert ".up_proj.bias"),                \
-        TENSOR(SHARED_DOWN_BIAS, expert ".down_proj.bias")
+    TENSOR(SHARED_GATE_BIAS, expert "gate_proj.bias", RESAVED "shared_experts.gate_proj.bias"),                        \
+        TENSOR(SHARED_UP_BIAS, expert "up_proj.bias", RESAVED "shared_experts.up_proj.bias"),                          \
+        TENSOR(SHARED_DOWN_BIAS, expert "down_proj.bias", RESAVED "shared_experts.down_proj.bias")
 #define SHARED_LINEARS                                                                                                 \
     TENSOR(SHARED_GATE_UP, "shared_mlp.input_linear.weight"), TENSOR(SHARED_DOWN, "shared_mlp.output_linear.weight")
-#define QWEN_TENSORS     TENSOR(ROUTER, "mlp.gate.weight"), PROJECTIONS("mlp")
-#define QWEN_SHARED      SHARED("mlp.shared_expert"), TENSOR(SHARED_SCALE, "mlp.shared_expert_gate.weight")
-#define MIXTRAL_TENSORS  TENSOR(ROUTER, "block_sparse_moe.gate.weight"), W_MATRICES("block_sparse_moe")
-#define DEEPSEEK_BIAS    TENSOR(SELECTION_BIAS, "mlp.gate.e_score_correction_bias")
-#define DEEPSEEK_TENSORS QWEN_TENSORS, SHARED("mlp.shared_experts")
+#define QWEN_TENSORS     ROUTER("mlp.gate.weight"), PROJECTIONS("mlp.")
+#define QWEN_SHARED      SHARED("mlp.shared_expert."), TENSOR(SHARED_SCALE, "mlp.shared_expert_gate.weight")
+#define MIXTRAL_TENSORS  ROUTER("block_sparse_moe.gate.weight"), W_MATRICES("block_sparse_moe.")
+#define DEEPSEEK_BIAS    SELECTION_BIAS("mlp.gate.e_score_correction_bias")
+#define DEEPSEEK_TENSORS QWEN_TENSORS, SHARED("mlp.shared_experts.")
 
 /* Routers. */
 #define SOFTMAX_SUM        .router = {.normalisation = MOECL_NORMALISATION_SUM}
@@ -179,7 +183,8 @@ static const struct moecl_family families[] = {
         .model_types = {"minimax_m2"},
         .base.options.router = {BIASED_SIGMOID_SUM},
         .sources = {NEEDS(intermediate, "intermediate_size")},
-        .tensors = {MIXTRAL_TENSORS, TENSOR(SELECTION_BIAS, "block_sparse_moe.e_score_correction_bias")},
+        .tensors = {MIXTRAL_TENSORS,
+                    SELECTION_BIAS("block_sparse_moe.e_score_correction_bias", "mlp.e_score_correction_bias")},
     },
     {
         .model_types = {"minimax_m3_vl", "minimax_m3_vl_text"},
@@ -188,8 +193,9 @@ static const struct moecl_family families[] = {
         .sources = {NEEDS(intermediate, "intermediate_size"), NEEDS(shared_intermediate, "shared_intermediate_size"),
                     ROUTED_SCALE, SWIGLU_OAI_SOURCES},
         .cases = {LAYER_TYPES, DENSE(IS, .keys = {"moe_layer_freq"}, .value = "0", .unless = "mlp_layer_types")},
-        .tensors = {MIXTRAL_TENSORS, TENSOR(SELECTION_BIAS, "block_sparse_moe.e_score_correction_bias"),
-                    SHARED("block_sparse_moe.shared_experts")},
+        .tensors = {MIXTRAL_TENSORS, SELECTION_BIAS("block_sparse_moe.e_score_correction_bias"),
+                    TENSOR(SHARED_GATE_UP, "mlp.shared_experts.gate_up_proj.weight"),
+                    SHARED("block_sparse_moe.shared_experts.")},
     },
     {
         .model_types = {"deepseek_v2"},
@@ -239,11 +245,9 @@ static const struct moecl_family families[] = {
                    .unless = "mlp_layer_types",
                    .member = OPTION(router.selection_biased),
                    .to = false}},
-        .tensors = {TENSOR(ROUTER, "ffn.gate.weight"), TENSOR(SELECTION_BIAS, "ffn.gate.bias"),
-                    TENSOR(TABLE, "ffn.gate.tid2eid"), W_MATRICES("ffn"),
-                    TENSOR(SHARED_GATE, "ffn.shared_experts.w1.weight"),
-                    TENSOR(SHARED_UP, "ffn.shared_experts.w3.weight"),
-                    TENSOR(SHARED_DOWN, "ffn.shared_experts.w2.weight")},
+        .tensors = {ROUTER("ffn.gate.weight"), SELECTION_BIAS("ffn.gate.bias"),
+                    TENSOR(TABLE, "ffn.gate.tid2eid", "mlp.gate.tid2eid"), W_MATRICES("ffn."),
+                    SHARED_GATED("ffn.shared_experts.", "w1", "w3", "w2")},
     },
     {
         .model_types = {"bailing_hybrid"},
@@ -253,8 +257,7 @@ static const struct moecl_family families[] = {
                     TAKES(router.groups, "num_expert_group", "n_group"), TAKES(router.top_groups, "topk_group"),
                     ROUTED_SCALE, SHARED_EXPERTS("num_shared_experts", "n_shared_experts")},
         .cases = {NORMALISES("moe_renormalize", "norm_topk_prob"), DEEPSEEK_LAYERS(2)},
-        .tensors = {DEEPSEEK_TENSORS,
-                    TENSOR(SELECTION_BIAS, "mlp.gate.expert_bias", "mlp.gate.e_score_correction_bias")},
+        .tensors = {DEEPSEEK_TENSORS, SELECTION_BIAS("mlp.gate.expert_bias")},
     },
     {
         .model_types = {"glm4_moe"},
@@ -277,8 +280,7 @@ static const struct moecl_family families[] = {
         .base.shared_experts = 1,
         .sources = {DEEPSEEK_GROUPS, ROUTED_SCALE, SHARED_EXPERTS("num_shared_experts")},
         .cases = {NORMALISES("norm_topk_prob"), LAYER_TYPES, FIRST_DENSE("first_k_dense_replace", 1)},
-        .tensors = {DEEPSEEK_TENSORS,
-                    TENSOR(SELECTION_BIAS, "mlp.e_score_correction_bias", "mlp.gate.e_score_correction_bias")},
+        .tensors = {DEEPSEEK_TENSORS, SELECTION_BIAS("mlp.e_score_correction_bias")},
     },
     {
         .model_types = {"kimi_linear"},
@@ -288,8 +290,8 @@ static const struct moecl_family families[] = {
                     TAKES(router.groups, "num_expert_group", "n_group"), TAKES(router.top_groups, "topk_group"),
                     ROUTED_SCALE, SHARED_EXPERTS("num_shared_experts", "n_shared_experts")},
         .cases = {NORMALISES("moe_renormalize", "norm_topk_prob"), DEEPSEEK_LAYERS(1)},
-        .tensors = {MIXTRAL_TENSORS, TENSOR(SELECTION_BIAS, "block_sparse_moe.gate.e_score_correction_bias"),
-                    SHARED("block_sparse_moe.shared_experts")},
+        .tensors = {MIXTRAL_TENSORS, SELECTION_BIAS("block_sparse_moe.gate.e_score_correction_bias"),
+                    SHARED("block_sparse_moe.shared_experts.")},
     },
     {
         .model_types = {"mimo_v2_flash"},
@@ -324,8 +326,8 @@ static const struct moecl_family families[] = {
         .base.options.router = {BIASED_SIGMOID_SUM, .epsilon = 1e-20F},
         .sources = {TAKES(router.scale, "route_scale"), SHARED_EXPERTS("num_shared_experts")},
         .cases = {DENSE(BELOW, .keys = {"num_dense_layers"})},
-        .tensors = {TENSOR(ROUTER, "mlp.router.gate.weight"), TENSOR(SELECTION_BIAS, "mlp.expert_bias"),
-                    PROJECTIONS("mlp"), SHARED("mlp.shared_experts")},
+        .tensors = {ROUTER("mlp.router.gate.weight"), SELECTION_BIAS("mlp.expert_bias"), PROJECTIONS("mlp."),
+                    SHARED("mlp.shared_experts.")},
     },
     {
         .model_types = {"hy_v3"},
@@ -334,14 +336,8 @@ static const struct moecl_family families[] = {
         .sources = {TAKES(router.scale, "router_scaling_factor"), SHARED_EXPERTS("num_shared_experts")},
         .cases = {LAYER_TYPES, FIRST_DENSE("first_k_dense_replace", 1),
                   IS("mlp_bias", "true", shared_function.biased, true)},
-        .tensors = {TENSOR(ROUTER, "mlp.router.gate.weight", "mlp.gate.weight"),
-                    TENSOR(SELECTION_BIAS, "mlp.expert_bias", "mlp.e_score_correction_bias"), PROJECTIONS("mlp"),
-                    TENSOR(SHARED_GATE, "mlp.shared_mlp.gate_proj.weight", "mlp.shared_experts.gate_proj.weight"),
-                    TENSOR(SHARED_UP, "mlp.shared_mlp.up_proj.weight", "mlp.shared_experts.up_proj.weight"),
-                    TENSOR(SHARED_DOWN, "mlp.shared_mlp.down_proj.weight", "mlp.shared_experts.down_proj.weight"),
-                    TENSOR(SHARED_GATE_BIAS, "mlp.shared_mlp.gate_proj.bias", "mlp.shared_experts.gate_proj.bias"),
-                    TENSOR(SHARED_UP_BIAS, "mlp.shared_mlp.up_proj.bias", "mlp.shared_experts.up_proj.bias"),
-                    TENSOR(SHARED_DOWN_BIAS, "mlp.shared_mlp.down_proj.bias", "mlp.shared_experts.down_proj.bias")},
+        .tensors = {ROUTER("mlp.router.gate.weight"), SELECTION_BIAS("mlp.expert_bias", "mlp.e_score_correction_bias"),
+                    PROJECTIONS("mlp."), SHARED("mlp.shared_mlp."), SHARED_BIASES("mlp.shared_mlp.")},
     },
     {
         .model_types = {"cohere2_moe"},
@@ -380,22 +376,24 @@ static const struct moecl_family families[] = {
                   DENSE(BELOW, .keys = {"moe_layer_start_index"}, .otherwise = 1),
                   DENSE(ABOVE, .keys = {"moe_layer_end_index"}),
                   DENSE(OFF_STEP, .keys = {"moe_layer_interval"}, .otherwise = 1, .phase = -1)},
-        .tensors = {DEEPSEEK_TENSORS, TENSOR(SELECTION_BIAS, "mlp.moe_statics.e_score_correction_bias"),
-                    SHARED_BIASES("mlp.shared_experts")},
+        .tensors = {DEEPSEEK_TENSORS,
+                    SELECTION_BIAS("mlp.moe_statics.e_score_correction_bias",
+                                   "mlp.gate.moe_statics.e_score_correction_bias"),
+                    SHARED_BIASES("mlp.shared_experts.")},
     },
     {
         .model_types = {"hunyuan_v1_moe"},
         .base.options = {SOFTMAX_SUM},
         .base.shared_experts = 1,
         .sources = {NEEDS(top_k, "moe_topk"), NEEDS(intermediate, "intermediate_size")},
-        .tensors = {TENSOR(ROUTER, "mlp.gate.wg.weight"), PROJECTIONS("mlp"), SHARED("mlp.shared_mlp")},
+        .tensors = {ROUTER("mlp.gate.wg.weight"), PROJECTIONS("mlp."), SHARED("mlp.shared_mlp.")},
     },
     {
         .model_types = {"jamba"},
         .sources = {NEEDS(intermediate, "intermediate_size")},
         .cases = {DENSE(OFF_STEP, .keys = {"expert_layer_period"}, .otherwise = 2, .phase = 1,
                         .phase_key = "expert_layer_offset")},
-        .tensors = {TENSOR(ROUTER, "feed_forward.router.weight"), PROJECTIONS("feed_forward")},
+        .tensors = {ROUTER("feed_forward.router.weight"), PROJECTIONS("feed_forward.")},
     },
     {
         .model_types = {"lfm2_moe"},
@@ -403,8 +401,8 @@ static const struct moecl_family families[] = {
         .sources = {ROUTED_SCALE},
         .cases = {NORMALISES("norm_topk_prob"), IS("use_expert_bias", "false", router.selection_biased, false),
                   DENSE(BELOW, .keys = {"num_dense_layers"}, .otherwise = 2)},
-        .tensors = {TENSOR(ROUTER, "feed_forward.gate.weight"), TENSOR(SELECTION_BIAS, "feed_forward.expert_bias"),
-                    W_MATRICES("feed_forward")},
+        .tensors = {ROUTER("feed_forward.gate.weight"), SELECTION_BIAS("feed_forward.expert_bias"),
+                    W_MATRICES("feed_forward.")},
     },
     {
         .model_types = {"longcat_flash"},
@@ -412,15 +410,15 @@ static const struct moecl_family families[] = {
         .sources = {LAYERS("num_layers", "num_hidden_layers"), NEEDS(top_k, "moe_topk"),
                     NEEDS(intermediate, "expert_ffn_hidden_size"), ROUTED_SCALE,
                     NEEDS(router.zero_experts, "zero_expert_num")},
-        .tensors = {TENSOR(ROUTER, "mlp.router.classifier.weight"),
-                    TENSOR(SELECTION_BIAS, "mlp.router.e_score_correction_bias"), PROJECTIONS("mlp")},
+        .tensors = {ROUTER("mlp.router.classifier.weight"), SELECTION_BIAS("mlp.router.e_score_correction_bias"),
+                    PROJECTIONS("mlp.")},
     },
     {
         .model_types = {"gpt_oss"},
         .base.options = {.router = {TOP_LOGITS, .biased = true}, SWIGLU_OAI, .function.biased = true},
         .fixed_activation = true,
         .sources = {NEEDS(intermediate, "intermediate_size"), SWIGLU_OAI_SOURCES},
-        .tensors = {TENSOR(ROUTER, "mlp.router.weight"), TENSOR(ROUTER_BIAS, "mlp.router.bias"),
+        .tensors = {ROUTER("mlp.router.weight"), TENSOR(ROUTER_BIAS, "mlp.router.bias"),
                     [MOECL_ROLE_GATE_UP] = {.names = {"mlp.experts.gate_up_proj"}, .interleaved = true},
                     TENSOR(DOWN, "mlp.experts.down_proj"), TENSOR(GATE_UP_BIAS, "mlp.experts.gate_up_proj_bias"),
                     TENSOR(DOWN_BIAS, "mlp.experts.down_proj_bias")},
@@ -429,25 +427,25 @@ static const struct moecl_family families[] = {
         .model_types = {"granitemoe"},
         .base.options.router = {TOP_LOGITS},
         .sources = {NEEDS(intermediate, "intermediate_size")},
-        .tensors = {LINEARS("block_sparse_moe")},
+        .tensors = {LINEARS("block_sparse_moe.")},
     },
     {
         .model_types = {"granitemoeshared"},
         .base.options.router = {TOP_LOGITS},
         .sources = {NEEDS(intermediate, "intermediate_size"), TAKES(shared_intermediate, "shared_intermediate_size")},
-        .tensors = {LINEARS("block_sparse_moe"), SHARED_LINEARS},
+        .tensors = {LINEARS("block_sparse_moe."), SHARED_LINEARS},
     },
     {
         .model_types = {"granitemoehybrid"},
         .base.options.router = {TOP_LOGITS},
         .sources = {NEEDS(intermediate, "intermediate_size"), TAKES(shared_intermediate, "shared_intermediate_size")},
-        .tensors = {LINEARS("block_sparse_moe"), SHARED_LINEARS},
+        .tensors = {LINEARS("block_sparse_moe."), SHARED_LINEARS},
     },
     {
         .model_types = {"jetmoe"},
         .base.options = {.router = {TOP_LOGITS}, .output_biased = true},
         .sources = {NEEDS(intermediate, "intermediate_size"), TAKES(function.activation, "activation_function")},
-        .tensors = {LINEARS("mlp"), TENSOR(OUTPUT_BIAS, "mlp.bias")},
+        .tensors = {LINEARS("mlp."), TENSOR(OUTPUT_BIAS, "mlp.bias")},
     },
     {
         .model_types = {"llama4", "llama4_text"},
@@ -456,8 +454,8 @@ static const struct moecl_family families[] = {
         .sources = {NEEDS(intermediate, "intermediate_size")},
         .cases = {DENSE(UNLISTED, .keys = {"moe_layers"}), DENSE(OFF_STEP, .keys = {"interleave_moe_layer_step"},
                                                                  .otherwise = 1, .phase = -1, .unless = "moe_layers")},
-        .tensors = {TENSOR(ROUTER, "feed_forward.router.weight"), PROJECTIONS("feed_forward"),
-                    SHARED("feed_forward.shared_expert")},
+        .tensors = {ROUTER("feed_forward.router.weight"), PROJECTIONS("feed_forward."),
+                    SHARED("feed_forward.shared_expert.")},
     },
     {
         .model_types = {"aria", "aria_text"},
@@ -465,9 +463,9 @@ static const struct moecl_family families[] = {
         .sources = {NEEDS(experts, "moe_num_experts"), NEEDS(top_k, "moe_topk"),
                     NEEDS(intermediate, "intermediate_size"), SHARED_EXPERTS("moe_num_shared_experts")},
         .cases = {IS("mlp_bias", "true", shared_function.biased, true)},
-        .tensors = {TENSOR(ROUTER, "mlp.router.weight"), TENSOR(GATE_UP, "mlp.experts.fc1.weight"),
-                    TENSOR(DOWN, "mlp.experts.fc2.weight"), SHARED("mlp.shared_experts"),
-                    SHARED_BIASES("mlp.shared_experts")},
+        .tensors = {ROUTER("mlp.router.weight"), TENSOR(GATE_UP, "mlp.experts.fc1.weight", "mlp.experts.gate_up_proj"),
+                    TENSOR(DOWN, "mlp.experts.fc2.weight", "mlp.experts.down_proj"), SHARED("mlp.shared_experts."),
+                    SHARED_BIASES("mlp.shared_experts.")},
     },
     {
         .model_types = {"dbrx"},
@@ -479,7 +477,7 @@ static const struct moecl_family families[] = {
                     TAKES(function.activation, "ffn_config.ffn_act_fn.name")},
         .cases = {IS("ffn_config.moe_normalize_expert_weights", "null", router.normalisation,
                      MOECL_NORMALISATION_NONE)},
-        .tensors = {TENSOR(ROUTER, "ffn.router.layer.weight"), TENSOR(GATE, "ffn.experts.mlp.w1"),
+        .tensors = {ROUTER("ffn.router.layer.weight"), TENSOR(GATE, "ffn.experts.mlp.w1"),
                     TENSOR(UP, "ffn.experts.mlp.v1"),
                     [MOECL_ROLE_DOWN] = {.names = {"ffn.experts.mlp.w2"}, .transposed = true}},
     },
@@ -494,7 +492,7 @@ static const struct moecl_family families[] = {
                     TAKES(function.activation, "dense_act_fn")},
         .cases = {IS("router_bias", "true", router.biased, true),
                   DENSE(OFF_STEP, .keys = {"encoder_sparse_step"}, .otherwise = 1, .phase = 1)},
-        .tensors = {TENSOR(ROUTER, "mlp.router.classifier.weight"), TENSOR(ROUTER_BIAS, "mlp.router.classifier.bias"),
+        .tensors = {ROUTER("mlp.router.classifier.weight"), TENSOR(ROUTER_BIAS, "mlp.router.classifier.bias"),
                     TENSOR(UP, "mlp.experts.expert_#.wi.weight"), TENSOR(DOWN, "mlp.experts.expert_#.wo.weight")},
     },
     {
@@ -517,7 +515,7 @@ static const struct moecl_family families[] = {
                   IS("normalize_router_prob_before_dropping", "true", router.capacity.normalise_after, false),
                   KNOWN("second_expert_policy", "all"), REFUSED("batch_prioritized_routing", "true"),
                   DENSE(OFF_STEP, .keys = {"encoder_sparse_step"}, .otherwise = 4, .phase = -1)},
-        .tensors = {TENSOR(ROUTER, "ffn.router.classifier.weight"), TENSOR(ROUTER_BIAS, "ffn.router.classifier.bias"),
+        .tensors = {ROUTER("ffn.router.classifier.weight"), TENSOR(ROUTER_BIAS, "ffn.router.classifier.bias"),
                     TENSOR(UP, "ffn.experts.expert_#.fc1.weight"), TENSOR(UP_BIAS, "ffn.experts.expert_#.fc1.bias"),
                     TENSOR(DOWN, "ffn.experts.expert_#.fc2.weight"),
                     TENSOR(DOWN_BIAS, "ffn.experts.expert_#.fc2.bias")},
@@ -526,7 +524,7 @@ static const struct moecl_family families[] = {
         .model_types = {"phimoe"},
         .base.options.router = {.score = MOECL_SCORE_SPARSEMIXER, .jitter = 0.01F},
         .sources = {NEEDS(intermediate, "intermediate_size"), TAKES(router.jitter, "router_jitter_noise")},
-        .tensors = {MIXTRAL_TENSORS},
+        .tensors = {ROUTER("block_sparse_moe.gate.weight", "mlp.router.weight"), W_MATRICES("block_sparse_moe.")},
     },
     {
         .model_types = {"nemotron_h"},
@@ -539,7 +537,7 @@ static const struct moecl_family families[] = {
         .cases = {NORMALISES("norm_topk_prob"), REFUSED("mlp_bias", "true"),
                   DENSE(IS_NOT, .keys = {"layers_block_type"}, .value = "moe", .unless = "hybrid_override_pattern"),
                   DENSE(LETTER_NOT, .keys = {"hybrid_override_pattern"}, .value = "E")},
-        .tensors = {TENSOR(ROUTER, "mixer.gate.weight"), TENSOR(SELECTION_BIAS, "mixer.gate.e_score_correction_bias"),
+        .tensors = {ROUTER("mixer.gate.weight"), SELECTION_BIAS("mixer.gate.e_score_correction_bias"),
                     TENSOR(UP, "mixer.experts.#.up_proj.weight", "mixer.experts.up_proj"),
                     TENSOR(DOWN, "mixer.experts.#.down_proj.weight", "mixer.experts.down_proj"),
                     TENSOR(SHARED_UP, "mixer.shared_experts.up_proj.weight"),
@@ -557,7 +555,7 @@ static const struct moecl_family families[] = {
                     TAKES(router_input.epsilon, "rms_norm_eps"), TAKES(expert_input.epsilon, "rms_norm_eps"),
                     CONVERTS(router_input.scale, INVERSE_ROOT, "hidden_size")},
         .cases = {DENSE(IS_NOT, .keys = {"enable_moe_block"}, .value = "true")},
-        .tensors = {TENSOR(ROUTER, "router.proj.weight"), TENSOR(ROUTER_NORM, "router.scale"),
+        .tensors = {ROUTER("router.proj.weight"), TENSOR(ROUTER_NORM, "router.scale"),
                     TENSOR(EXPERT_SCALE, "router.per_expert_scale"),
                     TENSOR(EXPERT_NORM, "pre_feedforward_layernorm_2.weight"),
                     TENSOR(GATE_UP, "experts.gate_up_proj", "moe.gate_up_proj"),
@@ -571,8 +569,7 @@ static const struct moecl_family families[] = {
                     TAKES(router.scale, "moe_routed_scaling_factor")},
         .cases = {LAYER_TYPES, DENSE(BELOW, .otherwise = 1, .unless = "mlp_layer_types"),
                   IS("moe_apply_router_weight_on_input", "true", router.weight_on_input, true)},
-        .tensors = {QWEN_TENSORS, SHARED("mlp.shared_expert"),
-                    TENSOR(SELECTION_BIAS, "mlp.experts.e_score_correction_bias", "mlp.gate.e_score_correction_bias")},
+        .tensors = {QWEN_TENSORS, SHARED("mlp.shared_expert."), SELECTION_BIAS("mlp.experts.e_score_correction_bias")},
     },
     {
         .model_types = {"step3p7", "step3p5"},
@@ -584,8 +581,10 @@ static const struct moecl_family families[] = {
                     TAKES(shared_function.limit, "swiglu_limits_shared")},
         .cases = {LAYER_TYPES, DENSE(UNLISTED, .keys = {"moe_layers_enum"}, .unless = "mlp_layer_types"),
                   ALWAYS(shared_function.clamp, MOECL_CLAMP_AFTER)},
-        .tensors = {TENSOR(ROUTER, "moe.gate.weight"), TENSOR(SELECTION_BIAS, "moe.router_bias"),
-                    GATED("moe.", "gate_proj", "up_proj", "down_proj"), SHARED("share_expert")},
+        .tensors = {ROUTER("moe.gate.weight"), SELECTION_BIAS("moe.router_bias"),
+                    TENSOR(GATE_UP, "mlp.experts.gate_up_proj"), TENSOR(GATE, "moe.gate_proj.weight"),
+                    TENSOR(UP, "moe.up_proj.weight"), TENSOR(DOWN, "moe.down_proj.weight", "mlp.experts.down_proj"),
+                    SHARED("share_expert.")},
     },
     {
         .model_types = {"doge"},

@@ -91,14 +91,16 @@ struct block {
     bool transposed; /* [in,out] */
 };
 
-/* Whether a tensor of all experts' matrices [out,in] can be one of plain, of transposed ones. */
-static void fits(const struct moecl_tensor *tensor, size_t experts, size_t out, size_t in, bool *plain,
-                 bool *transposed)
+/* Whether a tensor of all experts' matrices [out,in] can be one of plain, of transposed ones. It may hold matrices for
+ * zero experts, which nobody uses. */
+static void fits(const struct moecl_tensor *tensor, const moecl_layer_options *options, size_t out, size_t in,
+                 bool *plain, bool *transposed)
 {
-    const size_t *shape = tensor->shape;
+    const size_t *shape = tensor->shape, experts = options->experts;
     if (tensor->rank == 3) {
-        *plain = shape[0] == experts && shape[1] == out && shape[2] == in;
-        *transposed = shape[0] == experts && shape[1] == in && shape[2] == out;
+        const bool all = shape[0] == experts || shape[0] == experts + options->router.zero_experts;
+        *plain = all && shape[1] == out && shape[2] == in;
+        *transposed = all && shape[1] == in && shape[2] == out;
     } else {
         *plain = tensor->rank == 2 && shape[0] == experts * out && shape[1] == in;
         *transposed = tensor->rank == 2 && shape[0] == experts * in && shape[1] == out;
@@ -119,7 +121,7 @@ static bool is_transposed(const struct finder *finder, enum moecl_role role)
     if (down || role == MOECL_ROLE_GATE_UP)
         tensor = look_for(finder, other, 0, &single);
     if (tensor && !single)
-        fits(tensor, options->experts, down ? 2 * inner : width, down ? width : inner, &plain, &transposed);
+        fits(tensor, options, down ? 2 * inner : width, down ? width : inner, &plain, &transposed);
     return plain != transposed ? transposed : finder->family->tensors[role].transposed;
 }
 
@@ -144,7 +146,7 @@ static moecl_status find_block(const struct finder *finder, enum moecl_role role
         block->data = tensor->data;
         goto out;
     }
-    fits(tensor, experts, out, in, &plain, &transposed);
+    fits(tensor, finder->options, out, in, &plain, &transposed);
     (void)snprintf(expected, sizeof expected, "[%zu, %zu, %zu] or [%zu, %zu, %zu]", experts, out, in, experts, in, out);
     if (!plain && !transposed)
         TRY(wrong_shape(finder, tensor, expected));
