@@ -7,12 +7,13 @@
 
 #include "command.h"
 #include "device.h"
+#include "grammar.h"
 #include "output.h"
 #include "shapes.h"
 
 struct inspect_options {
     struct common_options common;
-    const char *model;
+    const char *model, *family;
 };
 
 /* Consecutive layers that are alike. */
@@ -35,13 +36,7 @@ struct inspection {
 
 static bool alike(const struct run_of_layers *a, const struct run_of_layers *b)
 {
-    const moecl_layer_options *x = &a->options, *y = &b->options;
-    if (!a->moe || !b->moe)
-        return a->moe == b->moe;
-    return x->experts == y->experts && x->hidden == y->hidden && x->intermediate == y->intermediate &&
-           x->top_k == y->top_k && x->router.normalisation == y->router.normalisation &&
-           x->shared_intermediate == y->shared_intermediate && x->shared_gate == y->shared_gate &&
-           x->weights == y->weights;
+    return a->moe == b->moe && (!a->moe || grammar_same(&a->options, &b->options));
 }
 
 static enum outcome read_layers(moecl_context *context, moecl_model *model, struct inspection *inspection,
@@ -109,24 +104,42 @@ static void print_fit(const struct inspection *inspection)
     printf("\n");
 }
 
+static void print_shared_expert(const moecl_layer_options *options)
+{
+    static const char *const coefficients[] = {
+        [MOECL_SHARED_GATE_NONE] = "",
+        [MOECL_SHARED_GATE_SIGMOID] = ", times sigmoid(g . x)",
+        [MOECL_SHARED_GATE_SOFTMAX] = ", mixed with the routed ones by softmax(g x)",
+    };
+    char words[GRAMMAR_TEXT];
+    if (options->shared_intermediate == 0)
+        return;
+    printf("  shared      %s, intermediate %zu%s", grammar_function(words, &options->shared_function),
+           options->shared_intermediate, coefficients[options->shared_gate]);
+    if (options->shared_scale != 0.0F && options->shared_scale != 1.0F)
+        printf(", times %g", (double)options->shared_scale);
+    printf("\n");
+}
+
 static void print_layers(const struct run_of_layers *run)
 {
     const moecl_layer_options *options = &run->options;
     struct shape_cost cost = shape_cost(options);
     struct style style = output_style(stdout);
-    char number[OUTPUT_TEXT], bytes[OUTPUT_TEXT], flops[OUTPUT_TEXT];
+    char number[OUTPUT_TEXT], bytes[OUTPUT_TEXT], flops[OUTPUT_TEXT], words[GRAMMAR_TEXT];
     printf("\n%s%s %zu", style.bold, run->first == run->last ? "layer" : "layers", run->first);
     if (run->first != run->last)
         printf(" to %zu", run->last);
     printf("%s%s\n", style.reset, run->moe ? "" : "  dense");
     if (!run->moe)
         return;
-    printf("  router      softmax over %zu experts, the top %zu, weights %s\n", options->experts, options->top_k,
-           options->router.normalisation ? "divided by their sum" : "as they are");
-    printf("  sizes       hidden %zu, intermediate %zu", options->hidden, options->intermediate);
-    if (options->shared_intermediate > 0)
-        printf(", shared expert %zu%s", options->shared_intermediate, options->shared_gate ? " (gated)" : "");
-    printf(", weights %s\n", moecl_type_name(options->weights));
+    printf("  router      %s\n", grammar_router(words, options));
+    printf("  experts     %s\n", grammar_function(words, &options->function));
+    print_shared_expert(options);
+    if (grammar_surroundings(words, options)[0])
+        printf("  around      %s\n", words);
+    printf("  sizes       hidden %zu, intermediate %zu, weights %s\n", options->hidden, options->intermediate,
+           moecl_type_name(options->weights));
     printf("  each layer  %s parameters, %s\n", output_amount(number, cost.parameters),
            output_bytes(bytes, cost.weight_bytes));
     printf("  a token     %s parameters, %s, %sFLOP\n", output_amount(number, cost.token_parameters),
@@ -150,12 +163,20 @@ static json_t *layers_json(const struct run_of_layers *run)
     if (!run->moe)
         return json_pack("{s:I, s:I, s:b}", "first", (json_int_t)run->first, "last", (json_int_t)run->last, "moe", 0);
     struct shape_cost cost = shape_cost(options);
-    return json_pack("{s:I, s:I, s:b, s:I, s:I, s:b, s:I, s:I, s:I, s:b, s:s, s:I, s:I, s:I, s:I, s:I}", "first",
-                     (json_int_t)run->first, "last", (json_int_t)run->last, "moe", 1, "experts",
-                     (json_int_t)options->experts, "top_k", (json_int_t)options->top_k, "normalise",
-                     (int)options->router.normalisation, "hidden", (json_int_t)options->hidden, "intermediate",
-                     (json_int_t)options->intermediate, "shared_intermediate", (json_int_t)options->shared_intermediate,
-                     "shared_gated", (int)options->shared_gate, "dtype", moecl_type_name(options->weights),
+    return json_pack("{s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:s, s:f, s:I, s:b, s:o, s:o, s:o, s:o, s:o, s:s, s:I, "
+                     "s:I, s:I, s:I, "
+                     "s:I}",
+                     "first", (json_int_t)run->first, "last", (json_int_t)run->last, "moe", 1, "experts",
+                     (json_int_t)options->experts, "top_k", (json_int_t)options->top_k, "hidden",
+                     (json_int_t)options->hidden, "intermediate", (json_int_t)options->intermediate,
+                     "shared_intermediate", (json_int_t)options->shared_intermediate, "shared_gate",
+                     moecl_choice_name(MOECL_CHOICE_SHARED_GATE, (int)options->shared_gate), "shared_scale",
+                     options->shared_scale == 0.0F ? 1.0 : (double)options->shared_scale, "latent",
+                     (json_int_t)options->latent, "output_biased", options->output_biased, "router",
+                     grammar_router_json(&options->router), "function", grammar_function_json(&options->function),
+                     "shared_function", grammar_function_json(&options->shared_function), "router_input",
+                     grammar_input_json(&options->router_input), "expert_input",
+                     grammar_input_json(&options->expert_input), "dtype", moecl_type_name(options->weights),
                      "parameters", (json_int_t)cost.parameters, "bytes", (json_int_t)cost.weight_bytes,
                      "parameters_per_token", (json_int_t)cost.token_parameters, "bytes_per_token",
                      (json_int_t)cost.token_bytes, "flops_per_token", (json_int_t)cost.token_flops);
@@ -193,7 +214,7 @@ static enum outcome run_inspect(const void *given, struct fault *fault)
     moecl_model *model = NULL;
     struct inspection inspection = {.run_count = 0};
     TRY_MOECL(context, moecl_context_create(&context));
-    TRY_MOECL(context, moecl_model_open(context, options->model, NULL, &model));
+    TRY_MOECL(context, moecl_model_open(context, options->model, options->family, &model));
     TRY(read_layers(context, model, &inspection, fault));
     TRY(find_device(context, options->common.device, &inspection, fault));
     if (options->common.json)
@@ -210,8 +231,9 @@ out:
 static const struct option table[] = {
     {NULL, "MODEL", option_text, offsetof(struct inspect_options, model), true,
      "a directory with config.json and model.safetensors"},
+    OPTION_FAMILY(struct inspect_options),
 };
-static const struct inspect_options defaults = {{NULL, false}, NULL};
+static const struct inspect_options defaults = {.model = NULL};
 
 const struct command command_inspect = {
     .name = "inspect",

@@ -29,6 +29,13 @@ struct common_options {
     bool json;
 };
 
+/* The row of commands that open a model; `type` is their options', with a member `family`. */
+#define OPTION_FAMILY(type)                                                                                            \
+    {                                                                                                                  \
+        "family", "FILE", option_text, offsetof(type, family), false,                                                  \
+            "what the model's config.json and tensors mean, as JSON\n(default: the family of its model_type)"          \
+    }
+
 /* The parsers, and what each stores. Numbers are plain decimals without sign. */
 option_parser option_flag;     /* bool */
 option_parser option_text;     /* const char *, borrowed from argv; not empty */

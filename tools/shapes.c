@@ -48,19 +48,34 @@ enum outcome shape_parse(const struct option *option, const char *text, void *de
     return OUTCOME_SUCCESS;
 }
 
+static double expert_parameters(const moecl_expert_function *function, double width, double intermediate)
+{
+    const double into = function->ungated ? 1 : 2; /* matrices before the activation, and one behind it */
+    return (into + 1) * width * intermediate + (function->biased ? into * intermediate + width : 0);
+}
+
 struct shape_cost shape_cost(const moecl_layer_options *options)
 {
-    double hidden = (double)options->hidden, element = (double)moecl_type_size(options->weights);
-    double router = (double)options->experts * hidden + (options->shared_gate ? hidden : 0); /* f32 on the device */
-    double expert = 3 * hidden * (double)options->intermediate;
-    double shared = 3 * hidden * (double)options->shared_intermediate;
-    double all = (double)options->experts * expert + shared, met = (double)options->top_k * expert + shared;
+    static const double gate_rows[] = {
+        [MOECL_SHARED_GATE_NONE] = 0, [MOECL_SHARED_GATE_SIGMOID] = 1, [MOECL_SHARED_GATE_SOFTMAX] = 2};
+    const moecl_router *router = &options->router;
+    const double hidden = (double)options->hidden, element = (double)moecl_type_size(options->weights);
+    const double width = options->latent ? (double)options->latent : hidden;
+    const double rows = (double)options->experts + (double)router->zero_experts + gate_rows[options->shared_gate] +
+                        (router->score == MOECL_SCORE_HIERARCHICAL ? (double)router->groups : 0);
+    const double expert = expert_parameters(&options->function, width, (double)options->intermediate);
+    double always = 2 * (double)options->latent * hidden, floats = rows * hidden; /* f32 on the device */
+    if (options->shared_intermediate > 0)
+        always += expert_parameters(&options->shared_function, hidden, (double)options->shared_intermediate);
+    for (int i = 0; i < MOECL_VECTOR_COUNT; i++)
+        floats += (double)moecl_vector_length(options, (moecl_vector)i);
+    const double all = (double)options->experts * expert + always, met = (double)options->top_k * expert + always;
     return (struct shape_cost){
-        .parameters = router + all,
-        .weight_bytes = router * sizeof(float) + all * element,
-        .token_parameters = router + met,
-        .token_bytes = router * sizeof(float) + met * element,
-        .token_flops = 2 * (router + met),
+        .parameters = floats + all,
+        .weight_bytes = floats * sizeof(float) + all * element,
+        .token_parameters = floats + met,
+        .token_bytes = floats * sizeof(float) + met * element,
+        .token_flops = 2 * (floats + met),
     };
 }
 
