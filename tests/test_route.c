@@ -400,6 +400,7 @@ static const struct edge_router edge_routers[] = {
     {.score = MOECL_SCORE_LOGIT, .normalisation = MOECL_NORMALISATION_POWER},
     {.score = MOECL_SCORE_SPARSEMIXER},
     {.score = MOECL_SCORE_HIERARCHICAL, .groups = 4, .top_groups = 2},
+    {.score = MOECL_SCORE_HIERARCHICAL, .groups = 4, .top_groups = 4},
     {.score = MOECL_SCORE_HIERARCHICAL, .groups = 4, .top_groups = 4, .selection_biased = true},
 };
 enum { EDGE_ROUTERS = sizeof(edge_routers) / sizeof(edge_routers[0]) };
@@ -465,8 +466,11 @@ static void masked_experts(void **state)
 {
     for (size_t i = 0; i < EDGE_ROUTERS; i++)
         for (size_t left = 0; left <= 12; left += 3) {
-            const moecl_layer_options options = edge_options(&edge_routers[i], 12, 6);
+            moecl_layer_options options = edge_options(&edge_routers[i], 12, 6);
+            options.router.weight = (moecl_weight)(left / 3 % 4);
             struct route route = route_make(&options, 2);
+            if (route.groups > 0) /* whose experts come before masked ones of other groups */
+                route.logits[route.stride + route.outputs + 3] = -INFINITY;
             for (size_t e = 0; e < 12; e++) {
                 route.logits[e] = e < left ? 0.25f * (float)e : -INFINITY;
                 route.logits[route.stride + e] = e >= 12 - left ? 0.25f * (float)e : -INFINITY;
@@ -480,6 +484,22 @@ static void masked_experts(void **state)
             }
             route_free(&route);
         }
+}
+
+/* A masked expert adds nothing to the mass, whose order a table may have in any way. */
+static void masked_in_a_table(void **state)
+{
+    moecl_layer_options options = {.experts = 4, .hidden = 1, .intermediate = 1, .top_k = 4};
+    options.router =
+        (moecl_router){.score = MOECL_SCORE_LOGIT, .selection = MOECL_SELECTION_TABLE, .table_rows = 1, .top_p = 0.9f};
+    const int32_t table[] = {2, 0, 3, 1}, expected[] = {2, 0, -1, -1};
+    struct route route = route_make(&options, 1);
+    memcpy(route.table, table, sizeof(table));
+    for (size_t e = 0; e < 4; e++)
+        route.logits[e] = e == 2 ? -INFINITY : 1;
+    check_route(*state, &route);
+    assert_memory_equal(route.ids, expected, sizeof(expected));
+    route_free(&route);
 }
 
 static void masked_by_given_keys_and_bias(void **state)
@@ -758,6 +778,7 @@ int main(void)
         cmocka_unit_test(equal_logits),
         cmocka_unit_test(ties_go_to_the_lower_index),
         cmocka_unit_test(masked_experts),
+        cmocka_unit_test(masked_in_a_table),
         cmocka_unit_test(masked_by_given_keys_and_bias),
         cmocka_unit_test(one_expert),
         cmocka_unit_test(most_experts),
