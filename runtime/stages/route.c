@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* route.c - launches cl/route.cl. */
+/* route.c - launches cl/route.cl, which has cl/philox.cl and cl/scores.cl before it. */
 #include "route.h"
 
 #include "device/memory.h"
 #include "device/program.h"
 
-/* As in cl/route.cl. */
+/* As in cl/route.cl and cl/scores.cl. */
 enum key { KEY_LOGIT, KEY_SCORE, KEY_LOG_SCORE, KEY_GIVEN, KEY_TABLE };
 enum has {
     HAS_ROUTER_BIAS = 1,
@@ -21,7 +21,7 @@ enum has {
 moecl_status moecl_route_kernels_create(struct moecl_context *context, const moecl_layer_options *options,
                                         struct moecl_route_kernels *kernels)
 {
-    static const char *const files = "philox.cl route.cl";
+    static const char *const files = "philox.cl scores.cl route.cl";
     moecl_status status = MOECL_OK;
     *kernels = (struct moecl_route_kernels){
         .experts = options->experts,

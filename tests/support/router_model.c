@@ -190,7 +190,7 @@ static void choose(const moecl_layer_options *options, const struct model_input 
             keys[e].size += 1; /* what z was added up from */
         if (router->selection_biased) {
             keys[e].value += input->selection_bias[e];
-            keys[e].size += fabs(input->selection_bias[e]);
+            keys[e].size += fabs((double)input->selection_bias[e]);
         }
         if (input->keys)
             keys[e].value = keys[e].size = input->keys[e];
