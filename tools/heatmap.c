@@ -108,7 +108,7 @@ static void lay_out(struct picture *picture)
     }
     picture->cell = fmin(fmax(floor(960 / (double)picture->columns), 2), 28);
     picture->row = fmin(fmax(floor(640 / (double)survey->count), 14), 26);
-    picture->most = (int)fmin(fmax(ceil(most), 2), 8);
+    picture->most = (int)fmin(fmax(ceil(most), 2), 4);
     picture->clipped = most > picture->most;
 }
 
@@ -237,12 +237,12 @@ static void draw_legend(struct picture *picture)
         draw(picture, "<path d=\"M%.1f %.1fv4\" stroke=\"#222\"/><text x=\"%.1f\" y=\"%.1f\">%d%s</text>\n", x,
              y + LEGEND_HEIGHT, x, y + LEGEND_HEIGHT + 16, tick, picture->clipped && tick == picture->most ? "+" : "");
     }
-    draw(picture, "</g>\n<text x=\"%d\" y=\"%.1f\">load / mean of the layer (1: even)</text>\n", LEFT + LEGEND + 16,
+    draw(picture, "</g>\n<text x=\"%d\" y=\"%.1f\">load / mean of the layer (1: even)</text>\n", LEFT + LEGEND + 24,
          y + LEGEND_HEIGHT - 1);
     draw(picture,
          "<text x=\"%d\" y=\"%.1f\" fill=\"#555\">entropy: of the loads' shares, against ln of their number"
          "</text>\n",
-         LEFT + LEGEND + 16, y + LEGEND_HEIGHT + 16);
+         LEFT + LEGEND + 24, y + LEGEND_HEIGHT + 16);
 }
 
 enum outcome heatmap_write(struct output_file *file, const char *model, const struct survey *survey,
