@@ -7,6 +7,7 @@
 #include <moecl/stages.h>
 
 #include "device.h"
+#include "layers.h"
 #include "random.h"
 #include "stages/expert_choice.h"
 
@@ -454,13 +455,75 @@ static void sinkhorn_refuses(void **state)
     array_release(&memory);
 }
 
+/* ---------------------------------------------------------------------------------------------------- layers -- */
+
+/* A layer whose router looks across the tokens, against the double-precision reference; some have a selection bias, or
+ * a router bias that masks an expert. */
+static void check_layer(moecl_context *context, size_t number)
+{
+    uint64_t seed = number;
+    const bool choosing = number % 2 == 0, masked = number % 3 == 0;
+    const size_t experts = random_between(&seed, 3, 14), tokens = random_between(&seed, 1, small_sizes() ? 12 : 300);
+    moecl_layer_options options = {
+        .experts = experts,
+        .hidden = random_between(&seed, 4, 40),
+        .intermediate = 8,
+        .top_k = random_between(&seed, 1, 3),
+        .router = {.score = (moecl_score)random_between(&seed, 0, 3),
+                   .selection = choosing ? MOECL_SELECTION_EXPERT_CHOICE : MOECL_SELECTION_SINKHORN,
+                   .biased = true,
+                   .selection_biased = choosing && number % 4 == 0,
+                   .weight = (moecl_weight)random_between(&seed, 0, 3),
+                   .normalisation = (moecl_normalisation)random_between(&seed, 0, 1),
+                   .epsilon = 1e-6f},
+        .variant = "tile"};
+    if (options.router.score == MOECL_SCORE_LOGIT) /* of either sign: their sum may vanish */
+        options.router.normalisation = MOECL_NORMALISATION_NONE;
+    float router_bias[16], selection_bias[16];
+    random_fill(&seed, 0.5, router_bias, 16);
+    random_fill(&seed, 0.1, selection_bias, 16);
+    if (masked)
+        router_bias[experts / 2] = -INFINITY;
+    struct host_layer host = host_layer_make(&options, MOECL_F32, number);
+    host.weights.vectors[MOECL_VECTOR_ROUTER_BIAS] = (moecl_matrix){router_bias, MOECL_F32, 1, experts, 0, 0};
+    if (options.router.selection_biased)
+        host.weights.vectors[MOECL_VECTOR_SELECTION_BIAS] = (moecl_matrix){selection_bias, MOECL_F32, 1, experts, 0, 0};
+    moecl_layer *layer = host_layer_upload(context, &host);
+    for (int i = 0; i < MOECL_VECTOR_COUNT; i++)
+        if (host.weights.vectors[i].data)
+            ASSERT_OK(context, moecl_layer_set_vector(layer, (moecl_vector)i, &host.weights.vectors[i]));
+    float *x = make(tokens * options.hidden, sizeof *x);
+    random_fill(&seed, 1, x, tokens * options.hidden);
+    moecl_verify_report report;
+    ASSERT_OK(context, moecl_verify(context, layer, &host.weights, tokens, x, MOECL_VERIFY_FULL, number, &report));
+    if (!report.passed)
+        fail_msg("number %zu: %zu tokens, %zu experts, %s: error %g of %g, %zu id mismatches, %s", number, tokens,
+                 experts, choosing ? "they choose" : "Sinkhorn", report.max_error, report.tolerance,
+                 report.id_mismatches, report.worst);
+    assert_true(report.near_ties <= 1 + tokens / 100);
+    free(x);
+    moecl_layer_destroy(layer);
+    host_layer_free(&host);
+}
+
+static void layers_route_across_their_tokens(void **state)
+{
+    for (size_t number = 1; number <= (small_sizes() ? 6 : 36); number++)
+        check_layer(*state, number);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(experts_take_their_best_tokens), cmocka_unit_test(experts_choose_at_the_limits),
-        cmocka_unit_test(expert_choice_refuses),          cmocka_unit_test(weights_are_over_a_tokens_choices),
-        cmocka_unit_test(sinkhorn_follows_the_formula),   cmocka_unit_test(sinkhorn_balances),
-        cmocka_unit_test(sinkhorn_stays_finite),          cmocka_unit_test(sinkhorn_refuses),
+        cmocka_unit_test(experts_take_their_best_tokens),
+        cmocka_unit_test(experts_choose_at_the_limits),
+        cmocka_unit_test(expert_choice_refuses),
+        cmocka_unit_test(weights_are_over_a_tokens_choices),
+        cmocka_unit_test(sinkhorn_follows_the_formula),
+        cmocka_unit_test(sinkhorn_balances),
+        cmocka_unit_test(sinkhorn_stays_finite),
+        cmocka_unit_test(sinkhorn_refuses),
+        cmocka_unit_test(layers_route_across_their_tokens),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
 }
