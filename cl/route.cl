@@ -65,7 +65,7 @@ inline void make_keys(__global const float *z, const struct scores *scores, uint
         float offset = 0.0f;
         find_span(z, scores, g, &softmax);
         if (key == KEY_LOG_SCORE)
-            offset = (scores->spans > 1 ? z[scores->outputs + g] : 0.0f) - softmax.largest - log(softmax.divisor);
+            offset = (scores->grouped ? z[scores->outputs + g] : 0.0f) - softmax.largest - log(softmax.divisor);
         /* The score is 0 in a group that is masked, which is still above a masked expert's. */
         const bool lowest = offset == -INFINITY;
         for (uint e = begin; e < end; e += LANES) {

@@ -181,20 +181,21 @@ inline void score_lanes(uint score, float8 z, const struct softmax *softmax, flo
 /* The router's scores, of one token. */
 struct scores {
     uint score, outputs;
+    bool grouped;         /* hierarchical: there are groups' logits */
     uint spans, span;     /* softmaxes, and experts of each */
-    struct softmax whole; /* of all experts; hierarchical: of the groups' logits */
+    struct softmax whole; /* of all experts; where grouped, of the groups' logits */
 };
 
 inline void find_scores(__global const float *z, uint score, uint outputs, uint groups, struct scores *scores)
 {
-    const bool hierarchical = score == SCORE_HIERARCHICAL && groups > 1;
     scores->score = score;
     scores->outputs = outputs;
-    scores->spans = hierarchical ? groups : 1;
+    scores->grouped = score == SCORE_HIERARCHICAL && groups > 0;
+    scores->spans = scores->grouped ? groups : 1;
     scores->span = outputs / scores->spans;
     scores->whole.largest = 0.0f;
     scores->whole.divisor = scores->whole.probability = 1.0f;
-    if (hierarchical)
+    if (scores->grouped)
         find_softmax(z, outputs, outputs + groups, &scores->whole);
     else if (score == SCORE_SOFTMAX || score == SCORE_HIERARCHICAL)
         find_softmax(z, 0, outputs, &scores->whole);
@@ -204,7 +205,7 @@ inline void find_scores(__global const float *z, uint score, uint outputs, uint 
 inline void find_span(__global const float *z, const struct scores *scores, uint g, struct softmax *softmax)
 {
     *softmax = scores->whole;
-    if (scores->spans > 1) {
+    if (scores->grouped) {
         const float probability = exp(z[scores->outputs + g] - scores->whole.largest) / scores->whole.divisor;
         find_softmax(z, g * scores->span, (g + 1) * scores->span, softmax);
         softmax->probability = probability;

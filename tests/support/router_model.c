@@ -93,7 +93,7 @@ static void find_z(const moecl_router *router, const struct model_input *input, 
 static void find_scores(const moecl_router *router, const struct model_input *input, size_t outputs, const double *z,
                         double *s)
 {
-    const bool two_levels = router->score == MOECL_SCORE_HIERARCHICAL && router->groups > 1;
+    const bool two_levels = router->score == MOECL_SCORE_HIERARCHICAL && router->groups > 0;
     if (router->score == MOECL_SCORE_SOFTMAX || router->score == MOECL_SCORE_HIERARCHICAL)
         softmax(z, outputs, s);
     if (two_levels)
