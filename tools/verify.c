@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* verify.c - moecl verify: layers on the device against the double-precision reference; of a model, of a shape with
- * synthetic weights, or of many random shapes. */
+ * synthetic weights, or of many random layers. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,6 +8,7 @@
 #include <moecl/reference.h>
 
 #include "command.h"
+#include "descriptor.h"
 #include "device.h"
 #include "output.h"
 #include "shapes.h"
@@ -69,13 +70,9 @@ static const char *const method_names[] = {"auto", "full", "project", NULL};
 static void add_row(struct table *table, const struct subject *subject, const moecl_verify_report *report)
 {
     const moecl_layer_options *layer = &subject->layer;
-    char result[256];
+    char result[256], words[DESCRIPTOR_TEXT];
     table_cell(table, "%llu", (unsigned long long)subject->seed);
     table_cell(table, "%zu,%zu,%zu,%zu", layer->experts, layer->hidden, layer->intermediate, layer->top_k);
-    if (layer->shared_intermediate > 0)
-        table_cell(table, "%zu%s", layer->shared_intermediate, layer->shared_gate ? " gated" : "");
-    else
-        table_cell(table, "-");
     table_cell(table, "%zu", subject->tokens);
     table_cell(table, "%s", moecl_type_name(layer->weights));
     table_cell(table, "%s", moecl_type_name(layer->activations));
@@ -84,6 +81,7 @@ static void add_row(struct table *table, const struct subject *subject, const mo
         for (int i = 0; i < 3; i++)
             table_cell(table, "-");
         table_cell(table, "not served by this variant");
+        table_cell(table, "%s", descriptor_text(words, layer));
         return;
     }
     result_text(report, result, sizeof(result));
@@ -91,21 +89,23 @@ static void add_row(struct table *table, const struct subject *subject, const mo
     table_cell(table, "%.1e", report->max_error);
     table_cell(table, "%.1e", report->tolerance);
     table_cell(table, "%s", result);
+    table_cell(table, "%s", descriptor_text(words, layer));
 }
 
 static json_t *check_json(const struct subject *subject, const moecl_verify_report *report)
 {
     const moecl_layer_options *layer = &subject->layer;
-    json_t *json = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:I, s:s, s:s, s:s, s:s}", "seed",
-                             (json_int_t)subject->seed, "experts", (json_int_t)layer->experts, "hidden",
-                             (json_int_t)layer->hidden, "intermediate", (json_int_t)layer->intermediate, "top_k",
-                             (json_int_t)layer->top_k, "shared_intermediate", (json_int_t)layer->shared_intermediate,
-                             "shared_gated", (int)layer->shared_gate, "normalise", (int)layer->router.normalisation,
-                             "tokens", (json_int_t)subject->tokens, "dtype", moecl_type_name(layer->weights),
-                             "activations", moecl_type_name(layer->activations), "variant", layer->variant, "result",
-                             !report          ? "unsupported"
-                             : report->passed ? "passed"
-                                              : "failed");
+    char words[DESCRIPTOR_TEXT];
+    json_t *json =
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:s, s:s, s:s}", "seed", (json_int_t)subject->seed,
+                  "experts", (json_int_t)layer->experts, "hidden", (json_int_t)layer->hidden, "intermediate",
+                  (json_int_t)layer->intermediate, "top_k", (json_int_t)layer->top_k, "shared_intermediate",
+                  (json_int_t)layer->shared_intermediate, "tokens", (json_int_t)subject->tokens, "layer",
+                  descriptor_text(words, layer), "dtype", moecl_type_name(layer->weights), "activations",
+                  moecl_type_name(layer->activations), "variant", layer->variant, "result",
+                  !report          ? "unsupported"
+                  : report->passed ? "passed"
+                                   : "failed");
     if (json && report) {
         json_object_set_new(json, "method", json_string(method_names[report->method]));
         json_object_set_new(json, "max_error", output_number(report->max_error));
@@ -242,34 +242,18 @@ static enum outcome verify_shape(struct verification *all, struct fault *fault)
     return check_subject(all, &subject, NULL, fault);
 }
 
-/* The random shape of a seed: sizes over all scales, mixed types, a shared expert one time in four. */
+/* The random layer of a seed: sizes over all scales, mixed types, every option now and then. */
 static struct subject random_subject(const struct verify_options *options, uint64_t seed)
 {
-    enum { WEIGHTS_MAX = 1 << 25, WEIGHTS_MAX_SMALL = 1 << 17 };
-    const size_t most[2][4] = {{256, 2100, 1500, 600}, {32, 96, 96, 40}}; /* E, H, I, T */
-    const size_t *largest = most[options->small];
-    uint64_t key = synthetic_seed(seed, 0), n = 0;
-    struct subject subject = {.seed = seed};
-    moecl_layer_options *layer = &subject.layer;
-    do {
-        layer->experts = synthetic_between_scales(key, n++, 1, largest[0]);
-        layer->hidden = synthetic_between_scales(key, n++, 8, largest[1]);
-        layer->intermediate = synthetic_between_scales(key, n++, 8, largest[2]);
-    } while (3 * layer->experts * layer->hidden * layer->intermediate >
-             (size_t)(options->small ? WEIGHTS_MAX_SMALL : WEIGHTS_MAX));
-    layer->top_k = synthetic_between(key, n++, 1, layer->experts < 8 ? layer->experts : 8);
-    layer->router.normalisation = (moecl_normalisation)synthetic_between(key, n++, 0, 1);
-    if (synthetic_between(key, n++, 0, 3) == 0) {
-        layer->shared_intermediate = synthetic_between_scales(key, n++, 8, largest[2]);
-        layer->shared_gate = (moecl_shared_gate)synthetic_between(key, n++, 0, 1);
-    }
-    layer->weights = (moecl_type)synthetic_between(key, n++, MOECL_F32, MOECL_BF16);
-    layer->activations = (moecl_type)synthetic_between(key, n++, MOECL_F32, MOECL_BF16);
-    subject.given = (moecl_type)synthetic_between(key, n++, MOECL_F32, MOECL_BF16);
-    subject.tokens = synthetic_between_scales(key, n++, 1, largest[3] + 1) - 1;
+    static const struct descriptor_limits limits[] = {{256, 2100, 1500, 1 << 25}, {32, 96, 96, 1 << 17}};
+    static const size_t most_tokens[] = {600, 40};
+    const uint64_t key = synthetic_seed(seed, 1);
+    struct subject subject = {.seed = seed, .layer = descriptor_draw(seed, &limits[options->small])};
+    subject.given = (moecl_type)synthetic_between(key, 0, MOECL_F32, MOECL_BF16);
+    subject.tokens = synthetic_between_scales(key, 1, 1, most_tokens[options->small] + 1) - 1;
     if (options->tokens != SIZE_MAX)
         subject.tokens = options->tokens;
-    apply_types(options, layer);
+    apply_types(options, &subject.layer);
     return subject;
 }
 
@@ -303,7 +287,7 @@ static enum outcome check_options(struct verify_options *options, struct fault *
     if (options->random == 0)
         FAIL(OUTCOME_WRONG_USE, "--random 0 checks nothing");
     if (options->small && !random)
-        FAIL(OUTCOME_WRONG_USE, "--small is for random shapes");
+        FAIL(OUTCOME_WRONG_USE, "--small is for random layers");
     if (options->tokens == SIZE_MAX && !random)
         options->tokens = TOKENS_DEFAULT;
     if (options->tokens != SIZE_MAX && options->tokens > MOECL_MAX_TOKENS)
@@ -333,10 +317,10 @@ static enum outcome print_summary(struct verification *all, struct fault *fault)
     return OUTCOME_SUCCESS;
 }
 
-static const struct column columns[] = {{"seed", true, 0},      {"E,H,I,k", false, 16}, {"shared", false, 10},
-                                        {"tokens", true, 0},    {"weights", false, 0},  {"activations", false, 0},
-                                        {"variant", false, 7},  {"method", false, 7},   {"error", true, 7},
-                                        {"tolerance", true, 0}, {"result", false, 0}};
+static const struct column columns[] = {{"seed", true, 0},     {"E,H,I,k", false, 16},    {"tokens", true, 0},
+                                        {"weights", false, 0}, {"activations", false, 0}, {"variant", false, 7},
+                                        {"method", false, 7},  {"error", true, 7},        {"tolerance", true, 0},
+                                        {"result", false, 8},  {"layer", false, 0}};
 
 static enum outcome run_verify(const void *given, struct fault *fault)
 {
@@ -385,8 +369,8 @@ static const struct option table[] = {
     {"shape", "SHAPE", shape_parse, DESTINATION(shape), false,
      "synthetic weights of the sizes E,H,I,k, or of a model:\n" SHAPE_NAMES_HELP},
     {"random", "COUNT", option_size, DESTINATION(random), false,
-     "so many random shapes (default, without MODEL and --shape: 10)"},
-    {"small", NULL, option_flag, DESTINATION(small), false, "only tiny random shapes, for slow devices"},
+     "so many random layers (default, without MODEL and --shape: 10)"},
+    {"small", NULL, option_flag, DESTINATION(small), false, "only tiny random layers, for slow devices"},
     {"tokens", "T", option_size, DESTINATION(tokens), false, "tokens (default: 64; random with --random)"},
     {"seed", "S", option_seed, DESTINATION(seed), false, "seed of all that is made (default: 1)"},
     {"dtype", "TYPE", option_type, DESTINATION(dtype), false,
@@ -409,7 +393,7 @@ const struct command command_verify = {
     .name = "verify",
     .summary = "check layers on the device against the double-precision reference",
     .details = "Each row is a check: expert ids must be the reference's (but for ties closer than fp32 can tell), y\n"
-               "within the tolerance, and a second pass must give the same bits. Random shape i is made of seed S+i,\n"
+               "within the tolerance, and a second pass must give the same bits. Random layer i is made of seed S+i,\n"
                "so '--random 1 --seed S+i' repeats it. Exit status 1 tells that a check failed.",
     .examples = "  moecl verify\n"
                 "  moecl verify --random 200 --seed 7\n"

@@ -2,7 +2,7 @@
 /* experts.c - the experts and the sum over them, and what fp32 may make of them.
  *
  * It goes expert by expert, so that a row of weights is converted once for all the tokens that chose the expert, and
- * keeps what each chosen expert gave [T*slots,W] until the weighted sum. W is H, or L behind a latent projection.
+ * keeps what each chosen expert gave until the weighted sum. W is H, or L behind a latent projection.
  *
  * Where errors are wanted, each value has one beside it: what its inner product may be off by (moecl_bound_product()),
  * and what the errors of its terms make of it, which are independent and add up as their squares. */
@@ -31,7 +31,8 @@ struct work {
     size_t hidden, width, slots;
     double relative;                    /* error of the experts' input */
     struct values input;                /* [T,W]: what the experts read; the error is of a latent projection */
-    struct values outputs;              /* [T*slots,W] */
+    struct values outputs;              /* [rows,W]: what the experts gave, of the assignments that have one */
+    size_t *places;                     /* [T*slots]: the row of an assignment */
     struct values shared;               /* [T,H] */
     struct values sum;                  /* [W], of a token */
     struct values h;                    /* [members, I or S] */
@@ -63,21 +64,26 @@ static void work_free(struct work *work)
     for (size_t i = 0; i < sizeof(arrays) / sizeof(arrays[0]); i++)
         moecl_free(arrays[i]);
     moecl_free(work->members);
+    moecl_free(work->places);
 }
 
-/* Assignments of the expert that has most, at least one. */
-static moecl_status count_members(const moecl_layer_options *options, const int32_t *ids, size_t assignments,
-                                  size_t *most)
+/* Gives every assignment that has an expert its row; *most is what the expert has that has most, at least one. */
+static moecl_status place_assignments(struct work *work, size_t assignments, size_t *rows, size_t *most)
 {
-    size_t *counts = moecl_allocate(options->experts, sizeof(*counts));
-    if (counts == NULL)
-        return MOECL_OUT_OF_HOST_MEMORY;
+    const int32_t *ids = work->call->ids;
+    const size_t experts = work->call->options->experts;
+    size_t *counts = moecl_allocate(experts, sizeof(*counts));
+    work->places = moecl_allocate(assignments, sizeof(*work->places));
+    *rows = 0;
     *most = 1;
-    for (size_t a = 0; a < assignments; a++)
-        if (ids[a] >= 0 && (size_t)ids[a] < options->experts && ++counts[ids[a]] > *most)
-            *most = counts[ids[a]];
+    for (size_t a = 0; counts != NULL && work->places != NULL && a < assignments; a++)
+        if (ids[a] >= 0 && (size_t)ids[a] < experts) {
+            work->places[a] = (*rows)++;
+            *most = larger(*most, ++counts[ids[a]]);
+        }
+    moecl_status status = counts != NULL && work->places != NULL ? MOECL_OK : MOECL_OUT_OF_HOST_MEMORY;
     moecl_free(counts);
-    return MOECL_OK;
+    return status;
 }
 
 static moecl_status work_make(struct work *work, const struct moecl_reference_experts_call *call)
@@ -86,12 +92,12 @@ static moecl_status work_make(struct work *work, const struct moecl_reference_ex
     const moecl_layer_options *options = call->options;
     const size_t widest = larger(options->intermediate, options->shared_intermediate);
     const bool errors = call->y_errors != NULL, shared = options->shared_intermediate > 0;
-    size_t assignments, most;
+    size_t assignments, rows, most;
     *work = (struct work){.call = call, .hidden = options->hidden, .slots = moecl_layer_slots(options)};
     work->width = options->latent > 0 ? options->latent : options->hidden;
     if (!moecl_size_multiply(call->tokens, work->slots, &assignments))
         TRY(MOECL_OUT_OF_HOST_MEMORY);
-    TRY(count_members(options, call->ids, assignments, &most));
+    TRY(place_assignments(work, assignments, &rows, &most));
     most = shared ? larger(most, call->tokens) : most;
     work->row = moecl_reference_doubles(1, larger(larger(work->hidden, work->width), widest));
     work->up_row = moecl_reference_doubles(1, larger(work->hidden, work->width));
@@ -100,7 +106,7 @@ static moecl_status work_make(struct work *work, const struct moecl_reference_ex
     work->bias = moecl_reference_doubles(1, larger(work->hidden, work->width));
     work->members = moecl_allocate(most, sizeof(size_t));
     if (!values_make(&work->input, call->tokens, work->width, errors && options->latent > 0) ||
-        !values_make(&work->outputs, assignments, work->width, errors) ||
+        !values_make(&work->outputs, rows, work->width, errors) ||
         !values_make(&work->shared, shared ? call->tokens : 0, work->hidden, errors) ||
         !values_make(&work->sum, 1, work->width, errors) || !values_make(&work->h, most, widest, errors) ||
         !work->row || !work->up_row || !work->gate_bias || !work->up_bias || !work->bias || !work->members)
@@ -151,7 +157,7 @@ static void read_bias(const moecl_matrix *bias, bool there, double *to, size_t c
 }
 
 /* An expert on the rows of its members: assignment m reads row m / divisor of the input [.,width], times its routing
- * weight where `weighted`, and writes row m of outputs. */
+ * weight where `weighted`, and writes row places[m] of outputs; places NULL: row m. */
 struct expert_call {
     const moecl_expert_weights *expert;
     const moecl_expert_function *function;
@@ -159,6 +165,7 @@ struct expert_call {
     double relative; /* error of the input */
     bool weighted;
     size_t intermediate, width, count, divisor;
+    const size_t *places;
     struct values *outputs;
 };
 
@@ -215,7 +222,8 @@ static void compute_expert(const struct expert_call *call, struct work *work)
     for (size_t o = 0; o < call->width; o++) {
         moecl_reference_read_row(&call->expert->down, o, work->call->options->weights, work->row);
         for (size_t m = 0; m < call->count; m++) {
-            const size_t at = work->members[m] * call->width + o, h_at = m * call->intermediate;
+            const size_t member = work->members[m], row = call->places != NULL ? call->places[member] : member;
+            const size_t at = row * call->width + o, h_at = m * call->intermediate;
             double z = product(work->row, &work->h.value[h_at], errors ? &work->h.error[h_at] : NULL,
                                call->intermediate, 0, errors ? &call->outputs->error[at] : NULL);
             call->outputs->value[at] = z + work->bias[o];
@@ -237,6 +245,7 @@ static void compute_experts(struct work *work)
                                  .intermediate = options->intermediate,
                                  .width = work->width,
                                  .divisor = work->slots,
+                                 .places = work->places,
                                  .outputs = &work->outputs};
     for (size_t e = 0; e < options->experts; e++) {
         expert.expert = &call->weights->experts[e];
@@ -294,12 +303,12 @@ static void sum_choices(struct work *work, size_t token)
         if (call->ids[a] < 0 || (size_t)call->ids[a] >= outputs)
             continue;
         const bool zero = (size_t)call->ids[a] >= options->experts, weighted = !options->router.weight_on_input;
-        const double *z = zero ? &call->x[token * width] : &work->outputs.value[a * width];
+        const double *z = zero ? &call->x[token * width] : &work->outputs.value[work->places[a] * width];
         const double weight = weighted ? call->routing_weights[a] : 1;
         for (size_t c = 0; c < width; c++)
             work->sum.value[c] += weight * z[c];
         for (size_t c = 0; work->sum.error != NULL && c < width; c++)
-            work->sum.error[c] += fabs(weight) * (zero ? 0 : work->outputs.error[a * width + c]) +
+            work->sum.error[c] += fabs(weight) * (zero ? 0 : work->outputs.error[work->places[a] * width + c]) +
                                   (weighted ? call->weight_errors[a] : 0) * fabs(z[c]) +
                                   moecl_verify_rounding(work->slots) * fabs(weight * z[c]);
     }
