@@ -154,19 +154,34 @@ static void draw_router(struct draw *draw, moecl_layer_options *options)
 
 /* ----------------------------------------------------------------------------------------------- the rest -- */
 
+/* Functions that models have, and some for what is left: kernels are built for each. One in twenty is any. */
 static moecl_expert_function draw_function(struct draw *draw)
 {
-    moecl_expert_function function = {.activation = (moecl_activation)any(draw, MOECL_CHOICE_ACTIVATION),
-                                      .ungated = one_in(draw, 4),
-                                      .biased = one_in(draw, 3)};
-    if (one_in(draw, 3))
-        function.alpha = fraction(draw, 0.5f, 2);
-    if (one_in(draw, 3)) {
+    static const moecl_expert_function functions[] = {
+        {.activation = MOECL_ACTIVATION_SILU},
+        {.activation = MOECL_ACTIVATION_SILU, .ungated = true},
+        {.activation = MOECL_ACTIVATION_SILU, .alpha = 1.702f, .clamp = MOECL_CLAMP_BEFORE, .limit = 7, .up_offset = 1},
+        {.activation = MOECL_ACTIVATION_SILU, .clamp = MOECL_CLAMP_BEFORE, .limit = 0.5f},
+        {.activation = MOECL_ACTIVATION_SILU, .clamp = MOECL_CLAMP_AFTER, .limit = 0.25f},
+        {.activation = MOECL_ACTIVATION_GELU},
+        {.activation = MOECL_ACTIVATION_GELU, .ungated = true, .clamp = MOECL_CLAMP_AFTER, .limit = 1},
+        {.activation = MOECL_ACTIVATION_GELU_TANH},
+        {.activation = MOECL_ACTIVATION_RELU},
+        {.activation = MOECL_ACTIVATION_RELU, .ungated = true},
+        {.activation = MOECL_ACTIVATION_RELU_SQUARED, .ungated = true},
+        {.activation = MOECL_ACTIVATION_IDENTITY, .up_offset = -0.5f},
+        {.activation = MOECL_ACTIVATION_IDENTITY, .ungated = true},
+    };
+    moecl_expert_function function = functions[between(draw, 0, sizeof(functions) / sizeof(functions[0]) - 1)];
+    if (one_in(draw, 20)) {
+        function.activation = (moecl_activation)any(draw, MOECL_CHOICE_ACTIVATION);
+        function.ungated = one_in(draw, 2);
+        function.alpha = one_in(draw, 2) ? fraction(draw, 0.5f, 2) : 0;
         function.clamp = (moecl_clamp)any(draw, MOECL_CHOICE_CLAMP);
         function.limit = fraction(draw, 0.1f, 3);
+        function.up_offset = fraction(draw, -1, 1);
     }
-    if (one_in(draw, 4))
-        function.up_offset = one_in(draw, 2) ? 1 : fraction(draw, -1, 1);
+    function.biased = one_in(draw, 3);
     return function;
 }
 
