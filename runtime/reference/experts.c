@@ -135,7 +135,7 @@ static void make_input(struct work *work)
     const size_t hidden = work->hidden, latent = options->latent;
     work->relative = latent > 0 ? 0 : moecl_bound_input(&options->expert_input, hidden);
     if (options->router.weight_on_input) /* the product of weight and input is rounded */
-        work->relative += moecl_verify_roundoff(call->input_type);
+        work->relative += u;
     for (size_t t = 0; latent == 0 && t < call->tokens; t++)
         moecl_reference_input(&options->expert_input, call->vectors[MOECL_VECTOR_EXPERT_NORM], &call->x[t * hidden],
                               hidden, &work->input.value[t * hidden]);

@@ -197,7 +197,7 @@ static void check_norm(struct moecl_verification *verification, const struct moe
     }
 }
 
-/* The rows of the input [T,W] that experts read, in their order, times their weights, as the device rounds them. */
+/* The rows of the input [T,W] that experts read, in their order, times their weights, rounded. */
 static void weigh_input(const struct moecl_verification *verification, const struct moecl_staged *staged,
                         const double *rows, struct work *work)
 {
@@ -207,7 +207,7 @@ static void weigh_input(const struct moecl_verification *verification, const str
         const double *row = &rows[work->sources[r] / slots * width];
         for (size_t c = 0; c < width; c++) {
             const float product = (float)row[c] * weights[work->sources[r]];
-            moecl_reference_read(&product, MOECL_F32, verification->input_type, 1, &work->input[r * width + c]);
+            work->input[r * width + c] = (double)product;
         }
     }
 }

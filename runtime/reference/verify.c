@@ -280,7 +280,6 @@ moecl_status moecl_verify(moecl_context *context, moecl_layer *layer, const moec
         .layer = layer,
         .options = options,
         .weights = weights,
-        .input_type = moecl_matrices_describe(moecl_layer_matrices(layer, MOECL_PART_GATE_UP))->activations,
         .h_type = moecl_matrices_describe(moecl_layer_matrices(layer, MOECL_PART_DOWN))->activations,
         .random = seed,
         .report = report,
