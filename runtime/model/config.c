@@ -471,6 +471,18 @@ out:
     return status;
 }
 
+/* Without these there is no layer, whatever a row says. */
+static moecl_status check_sizes(const struct reader *reader, const struct moecl_reading *reading)
+{
+    for (size_t i = 0; i < USUAL_SOURCES; i++) {
+        const struct moecl_member *member = moecl_member_at(usual_sources[i].member);
+        if (member->kind == MOECL_MEMBER_SIZE && moecl_member_get(member, reading) < 1)
+            return moecl_error_set(reader->error, MOECL_BAD_FILE, "%s: the family %s finds no number for \"%s\"",
+                                   reader->path, reader->family->model_types[0], member->name);
+    }
+    return MOECL_OK;
+}
+
 /* What is written in several ways gets one: no groups, no clamp, the shared expert's width. */
 static void simplify(struct moecl_reading *reading)
 {
@@ -531,6 +543,7 @@ static moecl_status read_layer(const struct reader *reader, struct moecl_config_
     reading.options.shared_function = reading.options.function;
     reading.options.shared_function.biased = false;
     TRY(apply_row(reader, true, &reading));
+    TRY(check_sizes(reader, &reading));
     simplify(&reading);
     TRY(check_layer_options(reader, &reading));
     layer->options = reading.options;
@@ -565,6 +578,9 @@ static moecl_status read_layer_count(const struct reader *reader, size_t *layers
     }
     if (*layers == 0)
         TRY(missing(reader, source->keys));
+    if (*layers > most_layers)
+        FAIL(reader->error, MOECL_BAD_FILE, "%s: %zu layers, at most %zu are supported", reader->path, *layers,
+             most_layers);
 out:
     return status;
 }
