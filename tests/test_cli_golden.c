@@ -23,6 +23,8 @@ static const struct recording {
     {"golden/mixtral", "io.safetensors", 0},          {"golden/mixtral-bf16", "io.safetensors", 0},
     {"golden/qwen2_moe", "io.safetensors", 0},        {"golden/qwen3_moe", "io.safetensors", 0},
     {"golden/qwen3_moe-nonorm", "io.safetensors", 0}, {"golden/olmoe", "io.safetensors", 0},
+    {"golden/gpt_oss-odd", "io.safetensors", 0},      {"golden/deepseek_v3", "io.safetensors", 1},
+    {"golden/llama4-top2-odd", "io.safetensors", 1},  {"golden/longcat_flash", "io.safetensors", 0},
     {"tiny-qwen3-moe", "activations.safetensors", 0}, {"tiny-qwen3-moe", "activations.safetensors", 1},
     {"tiny-qwen3-moe", "activations.safetensors", 2},
 };
@@ -194,12 +196,76 @@ static void test_half_precision_input(void **state)
     close_scene(&scene);
 }
 
+static const char description[] = MOECL_TEST_DATA "/../fuzz/corpus/description/gpt_oss";
+
+/* A family out of a description that says what its row says: the same bits. */
+static void test_family(void **state)
+{
+    (void)state;
+    struct scene scene = open_scene(&(struct recording){"golden/gpt_oss-odd", "io.safetensors", 0});
+    struct fault fault;
+    struct npy_array described, own;
+    run_scene(&scene, "--family", description);
+    assert_recorded(&scene);
+    assert_int_equal(npy_read(scene.out, 2, NPY_F4, &described, &fault), OUTCOME_SUCCESS);
+    run_scene(&scene, "--tolerance", "1e-4");
+    assert_int_equal(npy_read(scene.out, 2, NPY_F4, &own, &fault), OUTCOME_SUCCESS);
+    assert_int_equal(own.count, described.count);
+    assert_memory_equal(own.data, described.data, own.count * sizeof(float));
+    npy_free(&described);
+    npy_free(&own);
+
+    const char *const inspect[] = {MOECL_CLI, "inspect", scene.model, "--family", description, NULL};
+    const char *const verify[] = {MOECL_CLI,  "verify",    scene.model, "--layer", "0",
+                                  "--family", description, "--tokens",  "3",       NULL};
+    const char *const wrong[] = {MOECL_CLI, "verify", "--random", "1", "--family", description, NULL};
+    const char *const missing[] = {MOECL_CLI, "inspect", scene.model, "--family", "/nonesuch", NULL};
+    const struct {
+        const char *const *arguments;
+        int status;
+        const char *words;
+    } runs[] = {{inspect, 0, "logit with a bias over"},
+                {verify, 0, "checks passed"},
+                {wrong, 2, "--family is for a MODEL"},
+                {missing, 3, "/nonesuch: No such file"}};
+    for (size_t i = 0; i < sizeof runs / sizeof runs[0]; i++) {
+        struct program_result result = program_run(runs[i].arguments, NULL);
+        if (result.status != runs[i].status || !strstr(result.status ? result.error : result.output, runs[i].words))
+            fail_msg("%s: status %d\n%s%s", runs[i].arguments[1], result.status, result.output, result.error);
+        program_result_free(&result);
+    }
+    close_scene(&scene);
+}
+
+/* A layer that routes by the tokens' ids. */
+static void test_token_ids(void **state)
+{
+    (void)state;
+    struct scene scene = open_scene(&(struct recording){"golden/deepseek_v4", "io.safetensors", 0});
+    struct fault fault;
+    struct output_file file;
+    char *path = scratch_path(scene.directory, "token_ids.npy");
+    int32_t *token_ids = make(scene.tokens, sizeof *token_ids);
+    memcpy(token_ids, tensor(&scene, "token_ids")->data, scene.tokens * sizeof *token_ids);
+    assert_int_equal(output_file_open(&file, path, &fault), OUTCOME_SUCCESS);
+    assert_int_equal(npy_write(&file, NPY_I4, 1, &scene.tokens, token_ids, &fault), OUTCOME_SUCCESS);
+    assert_int_equal(output_file_commit(&file, &fault), OUTCOME_SUCCESS);
+    output_file_discard(&file);
+    run_scene(&scene, "--token-ids", path);
+    assert_recorded(&scene);
+    free(token_ids);
+    free(path);
+    close_scene(&scene);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_variant_gives_what_was_recorded),
         cmocka_unit_test(test_rounded_weights),
         cmocka_unit_test(test_half_precision_input),
+        cmocka_unit_test(test_family),
+        cmocka_unit_test(test_token_ids),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

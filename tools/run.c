@@ -44,7 +44,7 @@ static enum outcome open_model(struct run *run, struct fault *fault)
     const struct run_options *options = run->options;
     enum outcome outcome = OUTCOME_SUCCESS;
     TRY_MOECL(run->context, moecl_context_create(&run->context));
-    TRY_MOECL(run->context, moecl_model_open(run->context, options->model, NULL, &run->model));
+    TRY_MOECL(run->context, moecl_model_open(run->context, options->model, options->family, &run->model));
 out:
     return outcome;
 }
@@ -307,6 +307,7 @@ out:
 #define DESTINATION(member) offsetof(struct run_options, member)
 static const struct option table[] = {
     {NULL, "MODEL", option_text, DESTINATION(model), true, "a directory with config.json and model.safetensors"},
+    OPTION_FAMILY(struct run_options),
     {"layer", "N", option_size, DESTINATION(layer), false,
      "the model's layer, as in its tensors' names; may be left out with\n--stats or --heatmap: they then look at all"},
     {"input", "X.npy", option_text, DESTINATION(input), true,

@@ -12,7 +12,7 @@
 
 struct run_options {
     struct common_options common;
-    const char *model;
+    const char *model, *family;
     size_t layer; /* NO_LAYER: not given */
     const char *input, *output, *expect, *ids, *weights;
     const char *token_ids, *use_ids, *use_weights;

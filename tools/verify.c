@@ -19,7 +19,7 @@ enum { TOKENS_DEFAULT = 64, RANDOM_DEFAULT = 10 };
 
 struct verify_options {
     struct common_options common;
-    const char *model;
+    const char *model, *family;
     size_t layer;       /* SIZE_MAX: not given, as for the others */
     struct shape shape; /* experts 0: not given */
     size_t tokens, random;
@@ -218,7 +218,7 @@ static enum outcome verify_model(struct verification *all, struct fault *fault)
     enum outcome outcome = OUTCOME_SUCCESS;
     moecl_layer_weights weights = {.experts = NULL};
     struct subject subject = {.tokens = options->tokens, .seed = options->seed};
-    TRY_MOECL(all->context, moecl_model_open(all->context, options->model, NULL, &all->model));
+    TRY_MOECL(all->context, moecl_model_open(all->context, options->model, options->family, &all->model));
     TRY_MOECL(all->context, moecl_model_layer_options(all->model, options->layer, &subject.layer));
     TRY_MOECL(all->context, moecl_model_weights(all->model, options->layer, &weights));
     apply_types(options, &subject.layer);
@@ -281,6 +281,8 @@ static enum outcome check_options(struct verify_options *options, struct fault *
         FAIL(OUTCOME_WRONG_USE, "MODEL, --shape and --random exclude each other");
     if ((options->model != NULL) != (options->layer != SIZE_MAX))
         FAIL(OUTCOME_WRONG_USE, "MODEL and --layer go together");
+    if (options->family && !options->model)
+        FAIL(OUTCOME_WRONG_USE, "--family is for a MODEL");
     if (sources == 0)
         options->random = RANDOM_DEFAULT;
     bool random = options->random != SIZE_MAX;
@@ -365,6 +367,7 @@ static enum outcome parse_method(const struct option *option, const char *text, 
 #define DESTINATION(member) offsetof(struct verify_options, member)
 static const struct option table[] = {
     {NULL, "MODEL", option_text, DESTINATION(model), false, "a directory with config.json and model.safetensors"},
+    OPTION_FAMILY(struct verify_options),
     {"layer", "N", option_size, DESTINATION(layer), false, "the model's layer, as in its tensors' names"},
     {"shape", "SHAPE", shape_parse, DESTINATION(shape), false,
      "synthetic weights of the sizes E,H,I,k, or of a model:\n" SHAPE_NAMES_HELP},
