@@ -428,6 +428,59 @@ static void test_statistics_of_a_layer(void **state)
     program_result_free(&result);
 }
 
+/* The same model with its experts choosing: each takes 1024 * 4 / 32 tokens, the routing has a column for each, and
+ * given back it is the same. */
+static void test_experts_that_choose(void **state)
+{
+    (void)state;
+    static const char family[] = "{\"like\": \"qwen3_moe\", \"model_types\": \"choosing\", \"options\": "
+                                 "{\"router\": {\"selection\": \"expert-choice\", \"normalisation\": \"none\"}}}";
+    struct fault fault;
+    struct npy_array ids, first, second;
+    scratch_write(directory, "family.json", family, sizeof(family) - 1);
+    char *path = scratch_path(directory, "family.json"), *chosen = scratch_path(directory, "ids.npy");
+    char *y = scratch_path(directory, "y.npy"), *weights = scratch_path(directory, "w.npy");
+    char *again = scratch_path(directory, "again.npy"), *picture = scratch_path(directory, "load.svg");
+    json_t *json = JSON("run", tiny, "--family", path, "--layer", "0", "--input", tiny_x, "--output", y, "--ids",
+                        chosen, "--weights", weights, "--stats", "--heatmap", picture);
+    const json_t *statistics = json_object_get(json, "statistics");
+    assert_int_equal(integer(statistics, "used"), 1024 * 4);
+    assert_int_equal(integer(statistics, "dropped"), 0);
+    assert_int_equal(integer(statistics, "largest"), 128);
+    assert_true(number(statistics, "cv_squared") == 0);
+    const size_t unserved = integer(statistics, "unserved_tokens");
+    assert_int_equal(json_array_size(json_object_get(json, "layers")), 3);
+    json_decref(json);
+
+    assert_int_equal(npy_read(chosen, 2, NPY_I4, &ids, &fault), OUTCOME_SUCCESS);
+    assert_int_equal(ids.shape[1], 32);
+    size_t without = 0, several = 0;
+    for (size_t t = 0; t < 1024; t++) {
+        size_t used = 0;
+        for (size_t e = 0; e < 32; e++) {
+            const int32_t id = ((int32_t *)ids.data)[t * 32 + e];
+            assert_true(id == -1 || id == (int32_t)e);
+            used += id >= 0;
+        }
+        without += used == 0;
+        several += used > 4;
+    }
+    assert_int_equal(unserved, without);
+    assert_true(several > 0);
+    assert_ended(CLI("run", tiny, "--family", path, "--layer", "0", "--input", tiny_x, "--output", again, "--use-ids",
+                     chosen, "--use-weights", weights),
+                 0, "");
+    assert_int_equal(npy_read(y, 2, NPY_F4, &first, &fault), OUTCOME_SUCCESS);
+    assert_int_equal(npy_read(again, 2, NPY_F4, &second, &fault), OUTCOME_SUCCESS);
+    assert_memory_equal(first.data, second.data, first.count * sizeof(float));
+    npy_free(&ids);
+    npy_free(&first);
+    npy_free(&second);
+    char *paths[] = {path, chosen, y, weights, again, picture};
+    for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
+        free(paths[i]);
+}
+
 static size_t occurrences(const char *text, const char *part)
 {
     size_t count = 0;
@@ -669,6 +722,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_full_disk_leaves_nothing, make_directory, remove_directory),
         cmocka_unit_test_setup_teardown(test_an_expectation_that_fails, make_directory, remove_directory),
         cmocka_unit_test_setup_teardown(test_a_routing_of_ones_own, make_directory, remove_directory),
+        cmocka_unit_test_setup_teardown(test_experts_that_choose, make_directory, remove_directory),
         cmocka_unit_test(test_statistics_of_a_layer),
         cmocka_unit_test_setup_teardown(test_a_picture_of_the_model, make_directory, remove_directory),
         cmocka_unit_test_setup_teardown(test_no_picture_of_half_a_model, make_directory, remove_directory),
