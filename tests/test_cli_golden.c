@@ -35,14 +35,14 @@ struct scene {
     char *directory, *model, *x, *y, *out, *ids, *weights;
     char layer[8];
     size_t tokens, top_k;
-    struct moecl_safetensors file;
+    struct moecl_tensor_file file;
 };
 
 static const struct moecl_tensor *tensor(const struct scene *scene, const char *what)
 {
     char name[64];
     snprintf(name, sizeof(name), "layer%s.%s", scene->layer, what);
-    const struct moecl_tensor *found = moecl_safetensors_find(&scene->file, name);
+    const struct moecl_tensor *found = moecl_tensor_file_find(&scene->file, name);
     assert_non_null(found);
     return found;
 }
@@ -98,7 +98,7 @@ static void close_scene(struct scene *scene)
     char *paths[] = {scene->model, scene->x, scene->y, scene->out, scene->ids, scene->weights};
     for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
         free(paths[i]);
-    moecl_safetensors_close(&scene->file);
+    moecl_tensor_file_close(&scene->file);
     scratch_remove(scene->directory);
 }
 

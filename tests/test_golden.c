@@ -35,11 +35,11 @@ struct record {
 };
 
 /* A copy of a recorded tensor's first rows; NULL where it is not there. */
-static void *tensor(const struct moecl_safetensors *file, size_t layer, const char *name, size_t rows, size_t columns)
+static void *tensor(const struct moecl_tensor_file *file, size_t layer, const char *name, size_t rows, size_t columns)
 {
     char full[64];
     snprintf(full, sizeof(full), "layer%zu.%s", layer, name);
-    const struct moecl_tensor *found = moecl_safetensors_find(file, full);
+    const struct moecl_tensor *found = moecl_tensor_file_find(file, full);
     if (!found)
         return NULL;
     assert_true(rows <= found->shape[0]);
@@ -60,11 +60,11 @@ static size_t token_count(const struct moecl_tensor *x, const moecl_layer_option
 static struct record record_read(const char *path, size_t layer, const moecl_layer_options *options)
 {
     struct moecl_error error = {.sentence = ""};
-    struct moecl_safetensors file = {0};
+    struct moecl_tensor_file file = {0};
     char name[64];
     assert_ok(moecl_safetensors_open(&error, path, &file), path, error.sentence, __FILE__, __LINE__);
     snprintf(name, sizeof(name), "layer%zu.x", layer);
-    const struct moecl_tensor *x = moecl_safetensors_find(&file, name);
+    const struct moecl_tensor *x = moecl_tensor_file_find(&file, name);
     assert_non_null(x);
 
     const size_t tokens = token_count(x, options), hidden = options->hidden;
@@ -78,7 +78,7 @@ static struct record record_read(const char *path, size_t layer, const moecl_lay
     record.weights = tensor(&file, layer, "weights", tokens, options->top_k);
     record.ids = tensor(&file, layer, "ids", tokens, options->top_k);
     record.token_ids = tensor(&file, layer, "token_ids", tokens, 1);
-    moecl_safetensors_close(&file);
+    moecl_tensor_file_close(&file);
     assert_true(record.x && record.y && record.logits && record.weights && record.ids);
     return record;
 }

@@ -37,7 +37,7 @@ static void test_finds_tensors_by_name(void **state)
 {
     (void)state;
     struct moecl_error error;
-    struct moecl_safetensors file;
+    struct moecl_tensor_file file;
     size_t size;
     /* neither by name nor by place; the header's 8 + n bytes leave the data unaligned */
     unsigned char *bytes = build("{\"__metadata__\":{\"format\":\"pt\"},"
@@ -49,7 +49,7 @@ static void test_finds_tensors_by_name(void **state)
     assert_int_equal(file.count, 3);
 
     moecl_type type = MOECL_F16;
-    const struct moecl_tensor *tensor = moecl_safetensors_find(&file, "b");
+    const struct moecl_tensor *tensor = moecl_tensor_file_find(&file, "b");
     assert_non_null(tensor);
     assert_string_equal(tensor->name, "b");
     assert_string_equal(tensor->file, "file");
@@ -62,21 +62,21 @@ static void test_finds_tensors_by_name(void **state)
     assert_true(moecl_tensor_type(tensor, &type));
     assert_int_equal(type, MOECL_BF16);
 
-    tensor = moecl_safetensors_find(&file, "c");
+    tensor = moecl_tensor_file_find(&file, "c");
     assert_non_null(tensor);
     assert_int_equal(tensor->rank, 0);
     assert_int_equal(tensor->size, 4);
 
-    tensor = moecl_safetensors_find(&file, "a");
+    tensor = moecl_tensor_file_find(&file, "a");
     assert_non_null(tensor);
     assert_int_equal(tensor->rank, 6);
     assert_false(moecl_tensor_type(tensor, &type));
     assert_int_equal(type, MOECL_BF16);
 
-    assert_null(moecl_safetensors_find(&file, "d"));
-    assert_null(moecl_safetensors_find(&file, ""));
-    assert_null(moecl_safetensors_find(&file, "__metadata__"));
-    moecl_safetensors_close(&file);
+    assert_null(moecl_tensor_file_find(&file, "d"));
+    assert_null(moecl_tensor_file_find(&file, ""));
+    assert_null(moecl_tensor_file_find(&file, "__metadata__"));
+    moecl_tensor_file_close(&file);
     free(bytes);
 }
 
@@ -101,7 +101,7 @@ static void test_accepts(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct moecl_error error = {.sentence = ""};
-        struct moecl_safetensors file;
+        struct moecl_tensor_file file;
         size_t size;
         unsigned char *bytes = build(cases[i].header, cases[i].data_size, &size);
         moecl_status status = moecl_safetensors_parse(&error, "file", bytes, size, &file);
@@ -109,7 +109,7 @@ static void test_accepts(void **state)
             print_error("%s: %s\n", cases[i].header, error.sentence);
         assert_int_equal(status, MOECL_OK);
         assert_int_equal(file.count, cases[i].count);
-        moecl_safetensors_close(&file);
+        moecl_tensor_file_close(&file);
         free(bytes);
     }
 }
@@ -163,7 +163,7 @@ static void test_refuses(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct moecl_error error = {.sentence = ""};
-        struct moecl_safetensors file;
+        struct moecl_tensor_file file;
         size_t size;
         unsigned char *bytes = build(cases[i].header, 12, &size);
         moecl_status status = moecl_safetensors_parse(&error, "some/file", bytes, size, &file);
@@ -185,7 +185,7 @@ static void test_refuses_header_lengths(void **state)
     static const unsigned long long lengths[] = {3, 4, 8, 1ULL << 32, 1ULL << 63, UINT64_MAX - 7, UINT64_MAX};
     for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
         struct moecl_error error;
-        struct moecl_safetensors file;
+        struct moecl_tensor_file file;
         unsigned char bytes[10] = {0, 0, 0, 0, 0, 0, 0, 0, '{', '}'};
         for (unsigned byte = 0; byte < 8; byte++)
             bytes[byte] = (unsigned char)(lengths[i] >> 8 * byte);
@@ -194,7 +194,7 @@ static void test_refuses_header_lengths(void **state)
     }
     for (size_t size = 0; size < 8; size++) {
         struct moecl_error error;
-        struct moecl_safetensors file;
+        struct moecl_tensor_file file;
         assert_int_equal(moecl_safetensors_parse(&error, "file", "\0\0\0\0\0\0\0", size, &file), MOECL_BAD_FILE);
         assert_non_null(strstr(error.sentence, "too few"));
     }
@@ -204,7 +204,7 @@ static void test_refuses_deep_nesting(void **state)
 {
     (void)state;
     struct moecl_error error;
-    struct moecl_safetensors file;
+    struct moecl_tensor_file file;
     size_t size;
     enum { DEPTH = 1000000 };
     char *header = malloc(DEPTH + 1);
@@ -223,7 +223,7 @@ static void test_sentences_quote_names(void **state)
 {
     (void)state;
     struct moecl_error error;
-    struct moecl_safetensors file;
+    struct moecl_tensor_file file;
     size_t size;
     char header[5000];
     (void)snprintf(header, sizeof header,
@@ -243,7 +243,7 @@ static void test_reads_a_real_file(void **state)
 {
     (void)state;
     struct moecl_error error;
-    struct moecl_safetensors file;
+    struct moecl_tensor_file file;
     size_t size;
     char *bytes = scratch_read(MOECL_TEST_DATA "/tiny-qwen3-moe", "model.safetensors", &size);
     uint64_t length;
@@ -262,7 +262,7 @@ static void test_reads_a_real_file(void **state)
             continue;
         json_int_t begin, end;
         assert_int_equal(json_unpack(entry, "{s:[I,I]}", "data_offsets", &begin, &end), 0);
-        const struct moecl_tensor *tensor = moecl_safetensors_find(&file, name);
+        const struct moecl_tensor *tensor = moecl_tensor_file_find(&file, name);
         assert_non_null(tensor);
         assert_int_equal(tensor->size, end - begin);
         assert_int_equal(memcmp(tensor->data, bytes + 8 + length + begin, tensor->size), 0);
@@ -272,7 +272,7 @@ static void test_reads_a_real_file(void **state)
     assert_int_equal(file.count, count);
     moecl_mapping_drop(&file.mapping); /* the bytes come back when they are read again */
     assert_int_equal(memcmp(file.mapping.data, bytes, size), 0);
-    moecl_safetensors_close(&file);
+    moecl_tensor_file_close(&file);
     json_decref(header);
     free(bytes);
 }
@@ -281,7 +281,7 @@ static void test_refuses_every_truncation(void **state)
 {
     (void)state;
     struct moecl_error error;
-    struct moecl_safetensors file;
+    struct moecl_tensor_file file;
     size_t size;
     char *bytes = scratch_read(MOECL_TEST_DATA "/golden/olmoe", "model.safetensors", &size);
     for (size_t cut = 0; cut < size; cut += cut < 16 || cut + 16 > size ? 1 : 97) {
@@ -299,7 +299,7 @@ static void test_refuses_what_is_no_file(void **state)
     (void)state;
     char *directory = scratch_make();
     struct moecl_error error;
-    struct moecl_safetensors file;
+    struct moecl_tensor_file file;
     char *pipe = scratch_path(directory, "pipe"), *empty = scratch_path(directory, "empty");
     char *missing = scratch_path(directory, "missing");
     assert_int_equal(mkfifo(pipe, 0600), 0);

@@ -19,7 +19,7 @@ static moecl_status add_file(struct moecl_error *error, const char *path, struct
 {
     moecl_status status = MOECL_OK;
     size_t count = checkpoint->file_count;
-    struct moecl_safetensors *files = moecl_reallocate(checkpoint->files, count + 1, sizeof *files);
+    struct moecl_tensor_file *files = moecl_reallocate(checkpoint->files, count + 1, sizeof *files);
 
     if (!files)
         FAIL(error, MOECL_OUT_OF_HOST_MEMORY, "%s: no memory for %zu files", path, count + 1);
@@ -30,7 +30,7 @@ out:
     return status;
 }
 
-static const struct moecl_safetensors *find_shard(const struct moecl_checkpoint *checkpoint, const char *shard)
+static const struct moecl_tensor_file *find_shard(const struct moecl_checkpoint *checkpoint, const char *shard)
 {
     const json_t *place = json_object_get(checkpoint->shards, shard);
     return place ? &checkpoint->files[json_integer_value(place)] : NULL;
@@ -88,7 +88,7 @@ static moecl_status open_shards(struct moecl_error *error, const char *directory
                  moecl_json_kind(entry));
         if (!find_shard(checkpoint, shard))
             TRY(add_shard(error, directory, shard, checkpoint));
-        if (!moecl_safetensors_find(find_shard(checkpoint, shard), tensor))
+        if (!moecl_tensor_file_find(find_shard(checkpoint, shard), tensor))
             FAIL(error, MOECL_BAD_FILE, "%s: tensor \"%s\" is not in its shard, \"%s\"", index_path, QUOTE(tensor),
                  QUOTE(shard));
     }
@@ -122,7 +122,7 @@ out:
 void moecl_checkpoint_close(struct moecl_checkpoint *checkpoint)
 {
     for (size_t i = 0; i < checkpoint->file_count; i++)
-        moecl_safetensors_close(&checkpoint->files[i]);
+        moecl_tensor_file_close(&checkpoint->files[i]);
     moecl_free(checkpoint->files);
     json_decref(checkpoint->index);
     json_decref(checkpoint->shards);
@@ -131,13 +131,13 @@ void moecl_checkpoint_close(struct moecl_checkpoint *checkpoint)
 
 const struct moecl_tensor *moecl_checkpoint_find(const struct moecl_checkpoint *checkpoint, const char *name)
 {
-    const struct moecl_safetensors *file = checkpoint->files;
+    const struct moecl_tensor_file *file = checkpoint->files;
     if (checkpoint->index) {
         const json_t *weight_map = json_object_get(checkpoint->index, "weight_map");
         const char *shard = json_string_value(json_object_get(weight_map, name));
         file = shard ? find_shard(checkpoint, shard) : NULL;
     }
-    return file ? moecl_safetensors_find(file, name) : NULL;
+    return file ? moecl_tensor_file_find(file, name) : NULL;
 }
 
 void moecl_checkpoint_drop(const struct moecl_checkpoint *checkpoint)

@@ -10,7 +10,7 @@
 
 struct moecl_checkpoint {
     size_t file_count;
-    struct moecl_safetensors *files;
+    struct moecl_tensor_file *files;
     /* both NULL where there is one file */
     json_t *index;  /* {"weight_map": {tensor: shard, ...}} */
     json_t *shards; /* {shard: its place in `files`, ...} */

@@ -14,15 +14,10 @@
 static const struct dtype {
     const char *name;
     size_t bytes;
-    bool weights; /* can be a layer's, as `type` */
-    moecl_type type;
 } dtypes[] = {
-    {"F32", 4, true, MOECL_F32},     {"F16", 2, true, MOECL_F16},     {"BF16", 2, true, MOECL_BF16},
-    {.name = "F64", .bytes = 8},     {.name = "C64", .bytes = 8},     {.name = "I64", .bytes = 8},
-    {.name = "U64", .bytes = 8},     {.name = "I32", .bytes = 4},     {.name = "U32", .bytes = 4},
-    {.name = "I16", .bytes = 2},     {.name = "U16", .bytes = 2},     {.name = "I8", .bytes = 1},
-    {.name = "U8", .bytes = 1},      {.name = "BOOL", .bytes = 1},    {.name = "F8_E4M3", .bytes = 1},
-    {.name = "F8_E5M2", .bytes = 1}, {.name = "F8_E8M0", .bytes = 1},
+    {"F32", 4}, {"F16", 2},  {"BF16", 2},    {"F64", 8},     {"C64", 8},     {"I64", 8},
+    {"U64", 8}, {"I32", 4},  {"U32", 4},     {"I16", 2},     {"U16", 2},     {"I8", 1},
+    {"U8", 1},  {"BOOL", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"F8_E8M0", 1},
 };
 
 static const struct dtype *dtype_find(const char *name)
@@ -31,15 +26,6 @@ static const struct dtype *dtype_find(const char *name)
         if (strcmp(dtypes[i].name, name) == 0)
             return &dtypes[i];
     return NULL;
-}
-
-bool moecl_tensor_type(const struct moecl_tensor *tensor, moecl_type *type)
-{
-    const struct dtype *dtype = dtype_find(tensor->dtype);
-    if (!dtype || !dtype->weights)
-        return false;
-    *type = dtype->type;
-    return true;
 }
 
 /* ---------------------------------------------------------------------------------------------------- parsing -- */
@@ -129,26 +115,12 @@ out:
     return status;
 }
 
-static int compare_places(const void *a, const void *b)
-{
-    const struct moecl_tensor *left = a, *right = b;
-    if (left->data != right->data)
-        return left->data < right->data ? -1 : 1;
-    return (left->size > right->size) - (left->size < right->size);
-}
-
-static int compare_names(const void *a, const void *b)
-{
-    const struct moecl_tensor *left = a, *right = b;
-    return strcmp(left->name, right->name);
-}
-
 /* The tensors must cover the data exactly, each byte once. */
-static moecl_status check_places(const struct reader *reader, struct moecl_safetensors *file)
+static moecl_status check_places(const struct reader *reader, struct moecl_tensor_file *file)
 {
     const char *end = reader->data;
 
-    qsort(file->tensors, file->count, sizeof *file->tensors, compare_places);
+    moecl_tensor_file_sort_by_place(file);
     for (size_t i = 0; i < file->count; i++) {
         const struct moecl_tensor *tensor = &file->tensors[i];
         if (tensor->data < end)
@@ -163,7 +135,7 @@ static moecl_status check_places(const struct reader *reader, struct moecl_safet
     return MOECL_OK;
 }
 
-static moecl_status read_header(const struct reader *reader, json_t *header, struct moecl_safetensors *file)
+static moecl_status read_header(const struct reader *reader, json_t *header, struct moecl_tensor_file *file)
 {
     moecl_status status = MOECL_OK;
     const char *name;
@@ -190,13 +162,13 @@ static moecl_status read_header(const struct reader *reader, json_t *header, str
         TRY(read_tensor(reader, entry, tensor));
     }
     TRY(check_places(reader, file));
-    qsort(file->tensors, file->count, sizeof *file->tensors, compare_names);
+    moecl_tensor_file_sort_by_name(file);
 out:
     return status;
 }
 
 moecl_status moecl_safetensors_parse(struct moecl_error *error, const char *path, const void *data, size_t size,
-                                     struct moecl_safetensors *file)
+                                     struct moecl_tensor_file *file)
 {
     moecl_status status = MOECL_OK;
     const unsigned char *bytes = data;
@@ -204,7 +176,7 @@ moecl_status moecl_safetensors_parse(struct moecl_error *error, const char *path
     json_t *header = NULL;
     uint64_t length = 0;
 
-    *file = (struct moecl_safetensors){0};
+    *file = (struct moecl_tensor_file){0};
     if (size < LENGTH_BYTES)
         FAIL(error, MOECL_BAD_FILE, "%s: %zu bytes are too few for a safetensors file", path, size);
     for (unsigned i = 0; i < LENGTH_BYTES; i++)
@@ -220,18 +192,18 @@ moecl_status moecl_safetensors_parse(struct moecl_error *error, const char *path
 out:
     json_decref(header);
     if (status != MOECL_OK)
-        moecl_safetensors_close(file);
+        moecl_tensor_file_close(file);
     return status;
 }
 
 /* -------------------------------------------------------------------------------------------------- the file -- */
 
-moecl_status moecl_safetensors_open(struct moecl_error *error, const char *path, struct moecl_safetensors *file)
+moecl_status moecl_safetensors_open(struct moecl_error *error, const char *path, struct moecl_tensor_file *file)
 {
     moecl_status status = MOECL_OK;
     struct moecl_mapping mapping = {0};
 
-    *file = (struct moecl_safetensors){0};
+    *file = (struct moecl_tensor_file){0};
     TRY(moecl_mapping_open(error, path, &mapping));
     TRY(moecl_safetensors_parse(error, path, mapping.data, mapping.size, file));
     file->mapping = mapping;
@@ -240,25 +212,4 @@ out:
     if (status != MOECL_OK)
         moecl_mapping_close(&mapping);
     return status;
-}
-
-void moecl_safetensors_close(struct moecl_safetensors *file)
-{
-    moecl_free(file->path);
-    moecl_free(file->tensors);
-    moecl_free(file->names);
-    moecl_mapping_close(&file->mapping);
-    *file = (struct moecl_safetensors){0};
-}
-
-static int compare_name(const void *name, const void *tensor)
-{
-    return strcmp(name, ((const struct moecl_tensor *)tensor)->name);
-}
-
-const struct moecl_tensor *moecl_safetensors_find(const struct moecl_safetensors *file, const char *name)
-{
-    if (file->count == 0)
-        return NULL;
-    return bsearch(name, file->tensors, file->count, sizeof *file->tensors, compare_name);
 }
