@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* checkpoint.c - the tensors of a checkpoint directory. */
+/* checkpoint.c - the tensors of a checkpoint. */
 #include "checkpoint.h"
 
 #include <string.h>
 #include <unistd.h>
 
 #include "device/memory.h"
+#include "gguf.h"
 #include "json.h"
+#include "safetensors.h"
 
 static moecl_status join_path(struct moecl_error *error, const char *directory, const char *name, char **path)
 {
@@ -14,8 +16,9 @@ static moecl_status join_path(struct moecl_error *error, const char *directory, 
     return *path ? MOECL_OK : moecl_error_set(error, MOECL_OUT_OF_HOST_MEMORY, "%s: no memory for a path", directory);
 }
 
-/* Opens a file as the next of `files`. */
-static moecl_status add_file(struct moecl_error *error, const char *path, struct moecl_checkpoint *checkpoint)
+/* Opens a file as the next of `files`; a GGUF file's pairs go to *pairs, of others that is NULL. */
+static moecl_status add_file(struct moecl_error *error, const char *path, struct moecl_checkpoint *checkpoint,
+                             json_t **pairs)
 {
     moecl_status status = MOECL_OK;
     size_t count = checkpoint->file_count;
@@ -24,7 +27,10 @@ static moecl_status add_file(struct moecl_error *error, const char *path, struct
     if (!files)
         FAIL(error, MOECL_OUT_OF_HOST_MEMORY, "%s: no memory for %zu files", path, count + 1);
     checkpoint->files = files;
-    TRY(moecl_safetensors_open(error, path, &files[count]));
+    if (pairs)
+        TRY(moecl_gguf_open(error, path, &files[count], pairs));
+    else
+        TRY(moecl_safetensors_open(error, path, &files[count]));
     checkpoint->file_count++;
 out:
     return status;
@@ -46,7 +52,7 @@ static moecl_status add_shard(struct moecl_error *error, const char *directory, 
         FAIL(error, MOECL_BAD_FILE, "%s: the index names the shard \"%s\", which is not the plain name of a file",
              directory, QUOTE(shard));
     TRY(join_path(error, directory, shard, &path));
-    TRY(add_file(error, path, checkpoint));
+    TRY(add_file(error, path, checkpoint, NULL));
     if (json_object_set_new(checkpoint->shards, shard, json_integer((json_int_t)checkpoint->file_count - 1)) != 0)
         FAIL(error, MOECL_OUT_OF_HOST_MEMORY, "%s: no memory for its name", path);
 out:
@@ -106,7 +112,7 @@ moecl_status moecl_checkpoint_open(struct moecl_error *error, const char *direct
     TRY(join_path(error, directory, "model.safetensors", &single));
     TRY(join_path(error, directory, "model.safetensors.index.json", &index));
     if (access(single, F_OK) == 0)
-        TRY(add_file(error, single, checkpoint));
+        TRY(add_file(error, single, checkpoint, NULL));
     else if (access(index, F_OK) == 0)
         TRY(open_shards(error, directory, index, checkpoint));
     else
@@ -116,6 +122,91 @@ out:
     moecl_free(index);
     if (status != MOECL_OK)
         moecl_checkpoint_close(checkpoint);
+    return status;
+}
+
+/* --------------------------------------------------------------------------------------------------- GGUF files -- */
+
+/* A number that a shard's pairs say of it; `otherwise` where they say nothing. */
+static size_t shard_number(const json_t *pairs, const char *key, size_t otherwise)
+{
+    const json_t *value = json_object_get(pairs, key);
+    return json_is_integer(value) && json_integer_value(value) >= 0 ? (size_t)json_integer_value(value) : otherwise;
+}
+
+/* The path of shard `number`, counted from 0, of those whose first one is `first`; NULL where that has another name. */
+static char *shard_path(const char *first, size_t number, size_t shards)
+{
+    char *ending = moecl_format("-00001-of-%05zu.gguf", shards);
+    char *path = NULL;
+    if (ending && strlen(first) > strlen(ending)) {
+        const size_t length = strlen(first) - strlen(ending);
+        if (strcmp(first + length, ending) == 0)
+            path = moecl_format("%.*s-%05zu-of-%05zu.gguf", (int)length, first, number + 1, shards);
+    }
+    moecl_free(ending);
+    return path;
+}
+
+/* No tensor of the last file is in one before. */
+static moecl_status check_names(struct moecl_error *error, const struct moecl_checkpoint *checkpoint)
+{
+    const struct moecl_tensor_file *last = &checkpoint->files[checkpoint->file_count - 1];
+    for (size_t i = 0; i + 1 < checkpoint->file_count; i++)
+        for (size_t j = 0; j < last->count; j++)
+            if (moecl_tensor_file_find(&checkpoint->files[i], last->tensors[j].name))
+                return moecl_error_set(error, MOECL_BAD_FILE, "%s: tensor \"%s\" is in %s too", last->path,
+                                       QUOTE(last->tensors[j].name), checkpoint->files[i].path);
+    return MOECL_OK;
+}
+
+static moecl_status add_gguf_shard(struct moecl_error *error, const char *first, size_t number, size_t shards,
+                                   struct moecl_checkpoint *checkpoint)
+{
+    moecl_status status = MOECL_OK;
+    json_t *pairs = NULL;
+    char *path = shard_path(first, number, shards);
+
+    if (!path)
+        FAIL(error, MOECL_BAD_FILE, "%s: it is one of %zu shards, but not named as the first of them, -00001-of-%05zu",
+             first, shards, shards);
+    TRY(add_file(error, path, checkpoint, &pairs));
+    if (shard_number(pairs, "split.no", number) != number || shard_number(pairs, "split.count", shards) != shards)
+        FAIL(error, MOECL_BAD_FILE, "%s: by its \"split.no\" and \"split.count\" it is not shard %zu of %zu", path,
+             number, shards);
+    TRY(check_names(error, checkpoint));
+out:
+    json_decref(pairs);
+    moecl_free(path);
+    return status;
+}
+
+moecl_status moecl_checkpoint_open_gguf(struct moecl_error *error, const char *path,
+                                        struct moecl_checkpoint *checkpoint, json_t **pairs)
+{
+    moecl_status status = MOECL_OK;
+    size_t shards, tensors = 0;
+
+    *checkpoint = (struct moecl_checkpoint){0};
+    *pairs = NULL;
+    TRY(add_file(error, path, checkpoint, pairs));
+    shards = shard_number(*pairs, "split.count", 1);
+    if (shards > 1 && shard_number(*pairs, "split.no", 0) != 0)
+        FAIL(error, MOECL_BAD_FILE, "%s: it is not the first of its %zu shards, which is the one to open", path,
+             shards);
+    for (size_t i = 1; i < shards; i++)
+        TRY(add_gguf_shard(error, path, i, shards, checkpoint));
+    for (size_t i = 0; i < checkpoint->file_count; i++)
+        tensors += checkpoint->files[i].count;
+    if (shard_number(*pairs, "split.tensors.count", tensors) != tensors)
+        FAIL(error, MOECL_BAD_FILE, "%s: the files have %zu tensors, not as many as \"split.tensors.count\" says", path,
+             tensors);
+out:
+    if (status != MOECL_OK) {
+        moecl_checkpoint_close(checkpoint);
+        json_decref(*pairs);
+        *pairs = NULL;
+    }
     return status;
 }
 
@@ -131,13 +222,15 @@ void moecl_checkpoint_close(struct moecl_checkpoint *checkpoint)
 
 const struct moecl_tensor *moecl_checkpoint_find(const struct moecl_checkpoint *checkpoint, const char *name)
 {
-    const struct moecl_tensor_file *file = checkpoint->files;
+    const struct moecl_tensor *tensor = NULL;
     if (checkpoint->index) {
         const json_t *weight_map = json_object_get(checkpoint->index, "weight_map");
         const char *shard = json_string_value(json_object_get(weight_map, name));
-        file = shard ? find_shard(checkpoint, shard) : NULL;
+        return shard ? moecl_tensor_file_find(find_shard(checkpoint, shard), name) : NULL;
     }
-    return file ? moecl_tensor_file_find(file, name) : NULL;
+    for (size_t i = 0; !tensor && i < checkpoint->file_count; i++)
+        tensor = moecl_tensor_file_find(&checkpoint->files[i], name);
+    return tensor;
 }
 
 void moecl_checkpoint_drop(const struct moecl_checkpoint *checkpoint)

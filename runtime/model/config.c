@@ -652,6 +652,25 @@ out:
     return status;
 }
 
+moecl_status moecl_config_read_object(struct moecl_error *error, const char *path, const json_t *root,
+                                      const struct moecl_family *family, struct moecl_config *config)
+{
+    moecl_status status = MOECL_OK;
+    const json_t *inner = json_object_get(root, "text_config");
+    struct reader reader = {.error = error, .path = path, .root = json_is_object(inner) ? inner : root};
+
+    *config = (struct moecl_config){0};
+    TRY(find_family(&reader, root, family, config));
+    reader.family = config->family;
+    TRY(refuse_quantised(&reader, root));
+    TRY(refuse_quantised(&reader, reader.root));
+    TRY(read_layers(&reader, config));
+out:
+    if (status != MOECL_OK)
+        moecl_config_free(config);
+    return status;
+}
+
 moecl_status moecl_config_read(struct moecl_error *error, const char *path, const char *text, size_t size,
                                const struct moecl_family *family, struct moecl_config *config)
 {
@@ -660,17 +679,9 @@ moecl_status moecl_config_read(struct moecl_error *error, const char *path, cons
 
     *config = (struct moecl_config){0};
     TRY(moecl_json_parse(error, path, text, size, &root));
-    const json_t *inner = json_object_get(root, "text_config");
-    struct reader reader = {.error = error, .path = path, .root = json_is_object(inner) ? inner : root};
-    TRY(find_family(&reader, root, family, config));
-    reader.family = config->family;
-    TRY(refuse_quantised(&reader, root));
-    TRY(refuse_quantised(&reader, reader.root));
-    TRY(read_layers(&reader, config));
+    TRY(moecl_config_read_object(error, path, root, family, config));
 out:
     json_decref(root);
-    if (status != MOECL_OK)
-        moecl_config_free(config);
     return status;
 }
 

@@ -22,6 +22,9 @@ struct moecl_config {
  * weights, an activation, more experts than we can, a family that no options describe). */
 moecl_status moecl_config_read(struct moecl_error *error, const char *path, const char *text, size_t size,
                                const struct moecl_family *family, struct moecl_config *config);
+/* The same of what is no text. */
+moecl_status moecl_config_read_object(struct moecl_error *error, const char *path, const json_t *root,
+                                      const struct moecl_family *family, struct moecl_config *config);
 /* Zeroes it; a zeroed config is allowed. */
 void moecl_config_free(struct moecl_config *config);
 

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model.c - opens a checkpoint directory, and finds what a layer consists of. */
+/* model.c - opens a checkpoint, and finds what a layer consists of. */
 #include "model.h"
 
 #include <stdint.h>
+#include <sys/stat.h>
 
 #include "device/memory.h"
+#include "gguf_family.h"
 #include "json.h"
 #include "tensors.h"
 
@@ -44,6 +46,57 @@ out:
     return status;
 }
 
+/* A directory: its config and its tensors. */
+static moecl_status open_directory(struct moecl_model *model)
+{
+    moecl_status status = MOECL_OK;
+    TRY(read_config(model));
+    TRY(moecl_checkpoint_open(&model->context->error, model->directory, &model->checkpoint));
+out:
+    return status;
+}
+
+static moecl_status unknown_architecture(struct moecl_error *error, const char *path, const char *name)
+{
+    const char *known;
+    moecl_status status =
+        moecl_error_set(error, MOECL_UNKNOWN_MODEL, "%s: the architecture \"%s\" is none of those known:", path, name);
+    for (size_t i = 0; (known = moecl_gguf_architecture(i)); i++)
+        status = moecl_error_append(error, status, "%s %s", i == 0 ? "" : ",", known);
+    return status;
+}
+
+/* A GGUF file has both. */
+static moecl_status open_gguf(struct moecl_model *model)
+{
+    moecl_status status = MOECL_OK;
+    struct moecl_error *error = &model->context->error;
+    const char *path = model->directory;
+    json_t *pairs = NULL, *config = NULL;
+
+    TRY(moecl_checkpoint_open_gguf(error, path, &model->checkpoint, &pairs));
+    TRY(moecl_gguf_config(error, path, pairs, &model->checkpoint, &config));
+    if (!model->family) {
+        const char *name = json_string_value(json_object_get(config, "model_type"));
+        model->family = moecl_allocate(1, sizeof *model->family);
+        if (!model->family)
+            FAIL(error, MOECL_OUT_OF_HOST_MEMORY, "%s: no memory for a family", path);
+        if (!moecl_gguf_family(name, model->family))
+            TRY(unknown_architecture(error, path, QUOTE(name)));
+    }
+    TRY(moecl_config_read_object(error, path, config, model->family, &model->config));
+out:
+    json_decref(pairs);
+    json_decref(config);
+    return status;
+}
+
+static bool is_file(const char *path)
+{
+    struct stat file;
+    return stat(path, &file) == 0 && S_ISREG(file.st_mode);
+}
+
 moecl_status moecl_model_open(moecl_context *context, const char *directory, const char *family, moecl_model **model)
 {
     moecl_status status = MOECL_OK;
@@ -64,8 +117,10 @@ moecl_status moecl_model_open(moecl_context *context, const char *directory, con
         FAIL(&context->error, MOECL_OUT_OF_HOST_MEMORY, "moecl_model_open: no memory for a path");
     if (family)
         TRY(read_family(opened, family));
-    TRY(read_config(opened));
-    TRY(moecl_checkpoint_open(&context->error, directory, &opened->checkpoint));
+    if (is_file(directory))
+        TRY(open_gguf(opened));
+    else
+        TRY(open_directory(opened));
     *model = opened;
     opened = NULL;
 out:

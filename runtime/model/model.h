@@ -11,7 +11,7 @@
 
 struct moecl_model {
     struct moecl_context *context;
-    char *directory;
+    char *directory; /* or GGUF file */
     /* both NULL where the family is a row of the table */
     json_t *description; /* holds the strings of the family */
     struct moecl_family *family;

@@ -74,6 +74,10 @@ static moecl_status find_tensor(const struct finder *finder, enum moecl_role rol
                  finder->directory, finder->family->model_types[0], moecl_role_name(role));
         FAIL(finder->error, MOECL_BAD_FILE, "%s: tensor \"%s\" is missing", finder->directory, name);
     }
+    if ((*tensor)->quantised)
+        FAIL(finder->error, MOECL_UNSUPPORTED,
+             "%s: tensor \"%s\" is quantised (%s), which is not supported: expected F32, F16 or BF16", (*tensor)->file,
+             (*tensor)->name, (*tensor)->dtype);
     if (!moecl_tensor_type(*tensor, type))
         FAIL(finder->error, MOECL_BAD_FILE, "%s: tensor \"%s\" has the dtype \"%s\", expected F32, F16 or BF16",
              (*tensor)->file, (*tensor)->name, QUOTE((*tensor)->dtype));
@@ -337,7 +341,8 @@ static moecl_status find_matrix(const struct finder *finder, enum moecl_role rol
     TRY(find_tensor(finder, role, 0, &single, &tensor, &type));
     const size_t stored_rows = transposed ? columns : rows, stored_columns = transposed ? rows : columns;
     (void)snprintf(expected, sizeof expected, "[%zu, %zu]", stored_rows, stored_columns);
-    if (tensor->rank != 2 || tensor->shape[0] != stored_rows || tensor->shape[1] != stored_columns)
+    const bool row = rows == 1 && tensor->rank == 1 && tensor->shape[0] == columns; /* GGUF has no [1,n] */
+    if (!row && (tensor->rank != 2 || tensor->shape[0] != stored_rows || tensor->shape[1] != stored_columns))
         TRY(wrong_shape(finder, tensor, expected));
     *matrix = (moecl_matrix){tensor->data, type, rows, columns, transposed ? 1 : 0, transposed ? rows : 0};
 out:
