@@ -216,8 +216,9 @@ static void test_directory(void **state)
     assert_non_null(strstr(moecl_context_error(context), "config.json: No such file"));
     assert_int_equal(use(context, "/nowhere/at/all"), MOECL_FILE_ERROR);
     assert_non_null(strstr(moecl_context_error(context), "/nowhere/at/all/config.json"));
-    assert_int_equal(use(context, MOECL_TEST_DATA "/golden/olmoe/config.json"), MOECL_FILE_ERROR);
-    assert_non_null(strstr(moecl_context_error(context), "Not a directory"));
+    /* a file must be a GGUF file */
+    assert_int_equal(use(context, MOECL_TEST_DATA "/golden/olmoe/config.json"), MOECL_BAD_FILE);
+    assert_non_null(strstr(moecl_context_error(context), "no GGUF file"));
     scratch_remove(directory);
     moecl_context_destroy(context);
 }

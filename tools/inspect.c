@@ -230,7 +230,7 @@ out:
 
 static const struct option table[] = {
     {NULL, "MODEL", option_text, offsetof(struct inspect_options, model), true,
-     "a directory with config.json and model.safetensors"},
+     "a directory with config.json and model.safetensors, or a GGUF file"},
     OPTION_FAMILY(struct inspect_options),
 };
 static const struct inspect_options defaults = {.model = NULL};

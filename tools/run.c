@@ -306,7 +306,8 @@ out:
 
 #define DESTINATION(member) offsetof(struct run_options, member)
 static const struct option table[] = {
-    {NULL, "MODEL", option_text, DESTINATION(model), true, "a directory with config.json and model.safetensors"},
+    {NULL, "MODEL", option_text, DESTINATION(model), true,
+     "a directory with config.json and model.safetensors, or a GGUF file"},
     OPTION_FAMILY(struct run_options),
     {"layer", "N", option_size, DESTINATION(layer), false,
      "the model's layer, as in its tensors' names; may be left out with\n--stats or --heatmap: they then look at all"},

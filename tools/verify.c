@@ -366,7 +366,8 @@ static enum outcome parse_method(const struct option *option, const char *text, 
 
 #define DESTINATION(member) offsetof(struct verify_options, member)
 static const struct option table[] = {
-    {NULL, "MODEL", option_text, DESTINATION(model), false, "a directory with config.json and model.safetensors"},
+    {NULL, "MODEL", option_text, DESTINATION(model), false,
+     "a directory with config.json and model.safetensors, or a GGUF file"},
     OPTION_FAMILY(struct verify_options),
     {"layer", "N", option_size, DESTINATION(layer), false, "the model's layer, as in its tensors' names"},
     {"shape", "SHAPE", shape_parse, DESTINATION(shape), false,

@@ -2,8 +2,9 @@
 /* model.h - MoE layers out of checkpoints.
  *
  * A model is a Hugging Face directory: config.json beside model.safetensors, or beside shards with their
- * model.safetensors.index.json. The files are memory-mapped; tensors are F32, F16 or BF16. Files are not trusted:
- * every header, offset and shape is checked before it is used.
+ * model.safetensors.index.json. Or it is a GGUF file of llama.cpp's (version 2 or 3), or the first of several,
+ * NAME-00001-of-0000N.gguf. The files are memory-mapped; tensors are F32, F16 or BF16. Files are not trusted: every
+ * header, offset and shape is checked before it is used.
  *
  * What a model's config.json and tensor names mean is its family's: a row of a table (runtime/model/README.md lists the
  * families, and says how to add one), or a description of the caller's own. */
@@ -34,17 +35,18 @@ MOECL_API moecl_status moecl_layer_set_weights(moecl_layer *layer, const moecl_l
 
 typedef struct moecl_model moecl_model;
 
-/* Opens a checkpoint directory. Needs no device; the context must outlive the model. `family` NULL: the family is that
- * of the config's model_type; else it is the path of a JSON file that describes the family in the terms of the table
- * (runtime/model/README.md has an example).
+/* Opens a checkpoint: a directory, or a GGUF file. Needs no device; the context must outlive the model. `family` NULL:
+ * the family is that of the config's model_type, or of the GGUF file's architecture; else it is the path of a JSON file
+ * that describes the family in the terms of the table (runtime/model/README.md has an example).
  * MOECL_FILE_ERROR (a file is missing or unreadable), MOECL_BAD_FILE (malformed: the sentence says where),
- * MOECL_UNKNOWN_MODEL (no family has this model_type), MOECL_UNSUPPORTED (an activation or setting we lack). */
-MOECL_API moecl_status moecl_model_open(moecl_context *context, const char *directory, const char *family,
+ * MOECL_UNKNOWN_MODEL (no family has this model_type or architecture), MOECL_UNSUPPORTED (an activation or setting we
+ * lack). */
+MOECL_API moecl_status moecl_model_open(moecl_context *context, const char *path, const char *family,
                                         moecl_model **model);
 MOECL_API void moecl_model_close(moecl_model *model); /* NULL is allowed */
 
 typedef struct moecl_model_info {
-    const char *model_type; /* as config.json says; owned by the model */
+    const char *model_type; /* as config.json says, or the architecture; owned by the model */
     const char *family;     /* the first name of the family that serves it; owned by the model */
     size_t layers;          /* all of the model's layers; those that are dense count too */
 } moecl_model_info;
@@ -52,9 +54,10 @@ MOECL_API void moecl_model_describe(const moecl_model *model, moecl_model_info *
 
 /* Whether layer `layer` (the N of the tensor names) is an MoE layer. false past the last layer. */
 MOECL_API bool moecl_model_is_moe(const moecl_model *model, size_t layer);
-/* The layer's options: sizes, router, functions; `weights` is the type that its expert tensors have in the file (MOECL_F32
- * where they differ), `activations` MOECL_F32, the rest zero. MOECL_INVALID_ARGUMENT (no such layer, or a dense one),
- * MOECL_BAD_FILE (a tensor is missing or has the wrong shape or dtype; the sentence names it). */
+/* The layer's options: sizes, router, functions; `weights` is the type that its expert tensors have in the file
+ * (MOECL_F32 where they differ), `activations` MOECL_F32, the rest zero. MOECL_INVALID_ARGUMENT (no such layer, or a
+ * dense one), MOECL_BAD_FILE (a tensor is missing or has the wrong shape or dtype; the sentence names it),
+ * MOECL_UNSUPPORTED (it is quantised). */
 MOECL_API moecl_status moecl_model_layer_options(moecl_model *model, size_t layer, moecl_layer_options *options);
 /* The layer's weights: matrices, strided as the files store them, that point into the mapped files, valid until the
  * model is closed. Free the arrays with moecl_model_weights_free(). */
