@@ -265,23 +265,35 @@ static bool same_keys(const moecl_spellings a, const moecl_spellings b)
     return a[0] && b[0] && strcmp(a[0], b[0]) == 0;
 }
 
-/* Whether a value that a case compares is one that the row knows: a boolean where booleans are meant, and a word that
- * one of the key's cases names. */
+/* Whether a case's value stands for a boolean, for a word. */
+static bool is_boolean(const char *value)
+{
+    return strcmp(value, "true") == 0 || strcmp(value, "false") == 0;
+}
+
+static bool is_word(const char *value)
+{
+    return !is_boolean(value) && strcmp(value, "null") != 0 && strspn(value, "0123456789") != strlen(value);
+}
+
+/* Whether a value that a case compares is one that the row knows: a boolean where all cases of its key mean one, a word
+ * where one does, and then a word that one names. */
 static moecl_status check_word(const struct reader *reader, const struct moecl_case *item, const char *key,
                                const json_t *value, const char *text)
 {
-    const struct moecl_case *other = reader->family->cases;
-    bool booleans = true, open = !json_is_string(value);
-    for (; !moecl_case_is_end(other); other++) {
-        if (!same_keys(other->keys, item->keys))
+    bool booleans = true, words = false, known = item->condition == MOECL_IS_NOT;
+    for (const struct moecl_case *other = reader->family->cases; !moecl_case_is_end(other); other++) {
+        if (!same_keys(other->keys, item->keys) || !other->value)
             continue;
-        if (!other->value || (strcmp(other->value, "true") != 0 && strcmp(other->value, "false") != 0))
-            booleans = false;
-        open = open || (other->value && strcmp(other->value, text) == 0);
+        booleans = booleans && is_boolean(other->value);
+        words = words || is_word(other->value);
+        known = known || strcmp(other->value, text) == 0;
     }
     if (booleans && !json_is_boolean(value))
         return wrong_kind(reader, key, value, "a boolean");
-    if (open || item->condition == MOECL_IS_NOT)
+    if (words && !json_is_string(value))
+        return wrong_kind(reader, key, value, "a string");
+    if (known || !json_is_string(value))
         return MOECL_OK;
     return moecl_error_set(reader->error, MOECL_UNSUPPORTED, "%s: the value \"%s\" of \"%s\" is not supported",
                            reader->path, QUOTE(text), key);
