@@ -75,6 +75,18 @@ static void bound_softmax(const double *logits, const double *errors, size_t cou
                 : shares[e] * softmax_error(logits[e], errors[e], largest, largest_error, count) + FLT_MIN;
 }
 
+static double sqrt_softplus(double logit)
+{
+    return sqrt(moecl_reference_softplus(logit));
+}
+
+/* Of a rising function of a logit: what the logit's error does, and its own rounding. */
+static double bound_rising(double (*function)(double), double logit, double error)
+{
+    const double value = function(logit);
+    return fmax(function(logit + error) - value, value - function(logit - error)) + units * value;
+}
+
 static void bound_hierarchy(const struct moecl_reference_router *router, const double *logits, const double *errors,
                             struct moecl_token_bounds *bounds)
 {
@@ -101,13 +113,13 @@ void moecl_bound_scores(const struct moecl_reference_router *router, const doubl
     case MOECL_SCORE_HIERARCHICAL:
         bound_hierarchy(router, logits, errors, bounds);
         break;
-    case MOECL_SCORE_SIGMOID: /* neither it nor the next changes by more, relative to itself, than z does */
+    case MOECL_SCORE_SIGMOID:
         for (size_t e = 0; e < router->outputs; e++)
-            bounds->score_errors[e] = bounds->scores[e] * (units + expm1(errors[e])) + FLT_MIN;
+            bounds->score_errors[e] = bound_rising(moecl_reference_sigmoid, logits[e], errors[e]) + FLT_MIN;
         break;
     case MOECL_SCORE_SQRT_SOFTPLUS:
         for (size_t e = 0; e < router->outputs; e++)
-            bounds->score_errors[e] = bounds->scores[e] * (units + expm1(errors[e])) + sqrt(FLT_MIN);
+            bounds->score_errors[e] = bound_rising(sqrt_softplus, logits[e], errors[e]) + sqrt(FLT_MIN);
         break;
     default:
         memcpy(bounds->score_errors, errors, router->outputs * sizeof(double));
@@ -214,7 +226,7 @@ void moecl_bound_weights(const struct moecl_reference_router *router, const doub
                 weights[j] * softmax_error(logit, error, largest, largest_error, router->slots) + FLT_MIN;
             break;
         case MOECL_WEIGHT_SIGMOID:
-            weight_errors[j] = weights[j] * (units + expm1(error)) + FLT_MIN;
+            weight_errors[j] = bound_rising(moecl_reference_sigmoid, logit, error) + FLT_MIN;
             break;
         case MOECL_WEIGHT_ONE:
             break;
