@@ -48,44 +48,97 @@ static moecl_matrix random_matrix(uint64_t *seed, moecl_type type, size_t rows, 
     return (moecl_matrix){stored, type, rows, columns, 0, 0};
 }
 
-static moecl_expert_weights random_expert(uint64_t *seed, moecl_type type, size_t hidden, size_t intermediate)
+/* Biases and other vectors: of deviation 1/2 around `middle`. */
+static moecl_matrix random_vector(uint64_t *seed, moecl_type type, size_t count, float middle)
+{
+    moecl_matrix vector = random_matrix(seed, type, 1, count);
+    float values[1];
+    for (size_t i = 0; i < count; i++) {
+        random_fill(seed, 0.5, values, 1);
+        matrix_set(&vector, 0, i, middle + values[0]);
+    }
+    return vector;
+}
+
+static moecl_expert_weights random_expert(uint64_t *seed, moecl_type type, const moecl_expert_function *function,
+                                          size_t width, size_t intermediate)
 {
     moecl_expert_weights expert = {0};
-    expert.gate = random_matrix(seed, type, intermediate, hidden);
-    expert.up = random_matrix(seed, type, intermediate, hidden);
-    expert.down = random_matrix(seed, type, hidden, intermediate);
+    if (!function->ungated)
+        expert.gate = random_matrix(seed, type, intermediate, width);
+    expert.up = random_matrix(seed, type, intermediate, width);
+    expert.down = random_matrix(seed, type, width, intermediate);
+    if (!function->biased)
+        return expert;
+    if (!function->ungated)
+        expert.gate_bias = random_vector(seed, type, intermediate, 0);
+    expert.up_bias = random_vector(seed, type, intermediate, 0);
+    expert.down_bias = random_vector(seed, type, width, 0);
     return expert;
 }
 
 static void expert_free(const moecl_expert_weights *expert)
 {
-    free((void *)expert->gate.data);
-    free((void *)expert->up.data);
-    free((void *)expert->down.data);
+    const moecl_matrix *matrices[] = {&expert->gate,      &expert->up,      &expert->down,
+                                      &expert->gate_bias, &expert->up_bias, &expert->down_bias};
+    for (size_t i = 0; i < sizeof(matrices) / sizeof(matrices[0]); i++)
+        free((void *)matrices[i]->data);
+}
+
+/* Noise, latent projections and vectors, where there are any. */
+static void make_rest(struct host_layer *layer, moecl_type stored, uint64_t *seed)
+{
+    const moecl_layer_options *options = &layer->options;
+    const size_t outputs = options->experts + options->router.zero_experts;
+    if (options->router.noise)
+        layer->weights.noise = random_matrix(seed, stored, outputs, options->hidden);
+    if (options->latent > 0) {
+        layer->weights.latent_down = random_matrix(seed, stored, options->latent, options->hidden);
+        layer->weights.latent_up = random_matrix(seed, stored, options->hidden, options->latent);
+    }
+    for (int v = 0; v < MOECL_VECTOR_COUNT; v++) {
+        const bool factor =
+            v == MOECL_VECTOR_EXPERT_SCALE || v == MOECL_VECTOR_ROUTER_NORM || v == MOECL_VECTOR_EXPERT_NORM;
+        const size_t length = moecl_vector_length(options, (moecl_vector)v);
+        if (length > 0)
+            layer->weights.vectors[v] = random_vector(seed, stored, length, factor ? 1 : 0);
+    }
 }
 
 struct host_layer host_layer_make(const moecl_layer_options *options, moecl_type stored, uint64_t seed)
 {
+    const bool hierarchical = options->router.score == MOECL_SCORE_HIERARCHICAL;
+    const size_t rows = options->experts + options->router.zero_experts + (hierarchical ? options->router.groups : 0);
+    const size_t width = options->latent > 0 ? options->latent : options->hidden;
     struct host_layer layer = {.options = *options};
     layer.experts = make(options->experts, sizeof *layer.experts);
     layer.weights.experts = layer.experts;
-    layer.weights.router = random_matrix(&seed, stored, options->experts, options->hidden);
+    layer.weights.router = random_matrix(&seed, stored, rows, options->hidden);
     for (size_t e = 0; e < options->experts; e++)
-        layer.experts[e] = random_expert(&seed, stored, options->hidden, options->intermediate);
+        layer.experts[e] = random_expert(&seed, stored, &options->function, width, options->intermediate);
     if (options->shared_intermediate > 0)
-        layer.weights.shared = random_expert(&seed, stored, options->hidden, options->shared_intermediate);
+        layer.weights.shared =
+            random_expert(&seed, stored, &options->shared_function, options->hidden, options->shared_intermediate);
     if (options->shared_intermediate > 0 && options->shared_gate)
-        layer.weights.shared_gate = random_matrix(&seed, stored, 1, options->hidden);
+        layer.weights.shared_gate =
+            random_matrix(&seed, stored, options->shared_gate == MOECL_SHARED_GATE_SOFTMAX ? 2 : 1, options->hidden);
+    make_rest(&layer, stored, &seed);
     return layer;
 }
 
 void host_layer_free(struct host_layer *layer)
 {
+    const moecl_layer_weights *weights = &layer->weights;
     for (size_t e = 0; e < layer->options.experts; e++)
         expert_free(&layer->experts[e]);
-    expert_free(&layer->weights.shared);
-    free((void *)layer->weights.router.data);
-    free((void *)layer->weights.shared_gate.data);
+    expert_free(&weights->shared);
+    free((void *)weights->router.data);
+    free((void *)weights->noise.data);
+    free((void *)weights->shared_gate.data);
+    free((void *)weights->latent_down.data);
+    free((void *)weights->latent_up.data);
+    for (int v = 0; v < MOECL_VECTOR_COUNT; v++)
+        free((void *)weights->vectors[v].data);
     free(layer->experts);
 }
 

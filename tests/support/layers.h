@@ -19,7 +19,7 @@ struct host_layer {
     moecl_expert_weights *experts; /* what weights.experts points to */
 };
 
-/* Random weights, stored in host memory as `stored`. */
+/* Random weights, stored in host memory as `stored`: all that the options have but an id table. */
 struct host_layer host_layer_make(const moecl_layer_options *options, moecl_type stored, uint64_t seed);
 void host_layer_free(struct host_layer *layer);
 
