@@ -485,13 +485,12 @@ static void check_layer(moecl_context *context, size_t number)
     if (masked)
         router_bias[experts / 2] = -INFINITY;
     struct host_layer host = host_layer_make(&options, MOECL_F32, number);
-    host.weights.vectors[MOECL_VECTOR_ROUTER_BIAS] = (moecl_matrix){router_bias, MOECL_F32, 1, experts, 0, 0};
-    if (options.router.selection_biased)
-        host.weights.vectors[MOECL_VECTOR_SELECTION_BIAS] = (moecl_matrix){selection_bias, MOECL_F32, 1, experts, 0, 0};
+    for (size_t e = 0; e < experts; e++) {
+        matrix_set(&host.weights.vectors[MOECL_VECTOR_ROUTER_BIAS], 0, e, router_bias[e]);
+        if (options.router.selection_biased)
+            matrix_set(&host.weights.vectors[MOECL_VECTOR_SELECTION_BIAS], 0, e, selection_bias[e]);
+    }
     moecl_layer *layer = host_layer_upload(context, &host);
-    for (int i = 0; i < MOECL_VECTOR_COUNT; i++)
-        if (host.weights.vectors[i].data)
-            ASSERT_OK(context, moecl_layer_set_vector(layer, (moecl_vector)i, &host.weights.vectors[i]));
     float *x = make(tokens * options.hidden, sizeof *x);
     random_fill(&seed, 1, x, tokens * options.hidden);
     moecl_verify_report report;
