@@ -17,132 +17,138 @@
 
 /* --------------------------------------------------------------------------------------------------- the files -- */
 
-/* A pair that an architecture has beside the common ones. */
+/* A pair that an architecture has beside the common ones. Where it is of a list, `value` is the last layer's, others'
+ * are 0. */
 struct pair {
     const char *key;
     enum gguf_kind kind;
     double value;
+    size_t layers; /* in the list; 0: no list */
 };
+
+#define PAIR(name, type, number)                                                                                       \
+    {                                                                                                                  \
+        .key = (name), .kind = GGUF_##type, .value = (number)                                                          \
+    }
+#define LIST(name, type, count, number)                                                                                \
+    {                                                                                                                  \
+        .key = (name), .kind = GGUF_##type, .value = (number), .layers = (count)                                       \
+    }
 
 static const struct fixture {
     const char *folder, *architecture;
     size_t past; /* layers past the last, that are dense */
     struct pair pairs[10];
 } fixtures[] = {
-    {"mixtral", "llama", 0, {{NULL}}},
-    {"mixtral-bf16", "llama", 0, {{NULL}}},
-    {"llama4", "llama4", 0, {{"interleave_moe_layer_step", GGUF_U32, 2}, {"expert_feed_forward_length", GGUF_U32, 32}}},
-    {"qwen2_moe", "qwen2moe", 0, {{"expert_shared_feed_forward_length", GGUF_U32, 64}}},
-    {"qwen3_moe", "qwen3moe", 0, {{"expert_feed_forward_length", GGUF_U32, 32}}},
-    {"qwen3_vl_moe", "qwen3vlmoe", 0, {{"expert_feed_forward_length", GGUF_U32, 32}}},
-    {"qwen3_next", "qwen3next", 0, {{"expert_shared_feed_forward_length", GGUF_U32, 32}}},
-    {"qwen3_5_moe", "qwen35moe", 0, {{"expert_shared_feed_forward_length", GGUF_U32, 32}}},
-    {"olmoe", "olmoe", 0, {{NULL}}},
-    {"dbrx", "dbrx", 0, {{NULL}}},
-    {"phimoe-jitter001", "phimoe", 0, {{NULL}}},
-    {"jamba", "jamba", 1, {{NULL}}},
-    {"granitemoe", "granitemoe", 0, {{NULL}}},
-    {"granitemoeshared", "granitemoe", 0, {{"expert_shared_feed_forward_length", GGUF_U32, 64}}},
-    {"granitemoehybrid", "granitehybrid", 0, {{"expert_shared_feed_forward_length", GGUF_U32, 64}}},
-    {"gpt_oss", "gpt-oss", 0, {{"expert_feed_forward_length", GGUF_U32, 32}}},
-    {"gpt_oss-bf16", "gpt-oss", 0, {{"expert_feed_forward_length", GGUF_U32, 32}}},
+    {"mixtral", "llama", 0, {{.key = NULL}}},
+    {"mixtral-bf16", "llama", 0, {{.key = NULL}}},
+    {"llama4", "llama4", 0, {PAIR("interleave_moe_layer_step", U32, 2), PAIR("expert_feed_forward_length", U32, 32)}},
+    {"qwen2_moe", "qwen2moe", 0, {PAIR("expert_shared_feed_forward_length", U32, 64)}},
+    {"qwen3_moe", "qwen3moe", 0, {PAIR("expert_feed_forward_length", U32, 32)}},
+    {"qwen3_vl_moe", "qwen3vlmoe", 0, {PAIR("expert_feed_forward_length", U32, 32)}},
+    {"qwen3_next", "qwen3next", 0, {PAIR("expert_shared_feed_forward_length", U32, 32)}},
+    {"qwen3_5_moe", "qwen35moe", 0, {PAIR("expert_shared_feed_forward_length", U32, 32)}},
+    {"olmoe", "olmoe", 0, {{.key = NULL}}},
+    {"dbrx", "dbrx", 0, {{.key = NULL}}},
+    {"phimoe-jitter001", "phimoe", 0, {{.key = NULL}}},
+    {"jamba", "jamba", 1, {{.key = NULL}}},
+    {"granitemoe", "granitemoe", 0, {{.key = NULL}}},
+    {"granitemoeshared", "granitemoe", 0, {PAIR("expert_shared_feed_forward_length", U32, 64)}},
+    {"granitemoehybrid", "granitehybrid", 0, {PAIR("expert_shared_feed_forward_length", U32, 64)}},
+    {"gpt_oss", "gpt-oss", 0, {PAIR("expert_feed_forward_length", U32, 32)}},
+    {"gpt_oss-bf16", "gpt-oss", 0, {PAIR("expert_feed_forward_length", U32, 32)}},
     {"deepseek_v2",
      "deepseek2",
      0,
-     {{"leading_dense_block_count", GGUF_U32, 1},
-      {"expert_shared_count", GGUF_U32, 2},
-      {"expert_weights_scale", GGUF_F32, 1.7},
-      {"expert_weights_norm", GGUF_BOOL, 0}}},
+     {PAIR("leading_dense_block_count", U32, 1), PAIR("expert_shared_count", U32, 2),
+      PAIR("expert_weights_scale", F32, 1.7), PAIR("expert_weights_norm", BOOL, 0)}},
     {"deepseek_v2-group",
      "deepseek2",
      0,
-     {{"leading_dense_block_count", GGUF_U32, 1},
-      {"expert_shared_count", GGUF_U32, 2},
-      {"expert_weights_scale", GGUF_F32, 1.7},
-      {"expert_gating_func", GGUF_U32, 1},
-      {"expert_group_count", GGUF_U32, 4},
-      {"expert_group_used_count", GGUF_U32, 2}}},
+     {PAIR("leading_dense_block_count", U32, 1), PAIR("expert_shared_count", U32, 2),
+      PAIR("expert_weights_scale", F32, 1.7), PAIR("expert_gating_func", U32, 1), PAIR("expert_group_count", U32, 4),
+      PAIR("expert_group_used_count", U32, 2)}},
     {"deepseek_v3",
      "deepseek2",
      0,
-     {{"leading_dense_block_count", GGUF_U32, 1},
-      {"expert_shared_count", GGUF_U32, 1},
-      {"expert_weights_scale", GGUF_F32, 2.5},
-      {"expert_weights_norm", GGUF_BOOL, 1},
-      {"expert_gating_func", GGUF_U32, 2},
-      {"expert_group_count", GGUF_U32, 4},
-      {"expert_group_used_count", GGUF_U32, 2}}},
+     {PAIR("leading_dense_block_count", U32, 1), PAIR("expert_shared_count", U32, 1),
+      PAIR("expert_weights_scale", F32, 2.5), PAIR("expert_weights_norm", BOOL, 1), PAIR("expert_gating_func", U32, 2),
+      PAIR("expert_group_count", U32, 4), PAIR("expert_group_used_count", U32, 2)}},
     {"glm4_moe",
      "glm4moe",
      0,
-     {{"leading_dense_block_count", GGUF_U32, 1},
-      {"expert_shared_count", GGUF_U32, 1},
-      {"expert_weights_scale", GGUF_F32, 1.8},
-      {"expert_weights_norm", GGUF_BOOL, 1},
-      {"expert_group_count", GGUF_U32, 1},
-      {"expert_group_used_count", GGUF_U32, 1}}},
+     {PAIR("leading_dense_block_count", U32, 1), PAIR("expert_shared_count", U32, 1),
+      PAIR("expert_weights_scale", F32, 1.8), PAIR("expert_weights_norm", BOOL, 1), PAIR("expert_group_count", U32, 1),
+      PAIR("expert_group_used_count", U32, 1)}},
     {"dots1",
      "dots1",
      0,
-     {{"leading_dense_block_count", GGUF_U32, 1},
-      {"expert_shared_count", GGUF_U32, 2},
-      {"expert_weights_scale", GGUF_F32, 2.5},
-      {"expert_weights_norm", GGUF_BOOL, 1},
-      {"expert_gating_func", GGUF_U32, 2},
-      {"expert_group_count", GGUF_U32, 4},
-      {"expert_group_used_count", GGUF_U32, 2}}},
+     {PAIR("leading_dense_block_count", U32, 1), PAIR("expert_shared_count", U32, 2),
+      PAIR("expert_weights_scale", F32, 2.5), PAIR("expert_weights_norm", BOOL, 1), PAIR("expert_gating_func", U32, 2),
+      PAIR("expert_group_count", U32, 4), PAIR("expert_group_used_count", U32, 2)}},
     {"bailing_hybrid",
      "bailingmoe2",
      0,
-     {{"leading_dense_block_count", GGUF_U32, 1},
-      {"expert_shared_count", GGUF_U32, 1},
-      {"expert_shared_feed_forward_length", GGUF_U32, 32},
-      {"expert_weights_scale", GGUF_F32, 2.5},
-      {"expert_weights_norm", GGUF_BOOL, 1},
-      {"expert_gating_func", GGUF_U32, 2},
-      {"expert_group_count", GGUF_U32, 4},
-      {"expert_group_used_count", GGUF_U32, 2}}},
+     {PAIR("leading_dense_block_count", U32, 1), PAIR("expert_shared_count", U32, 1),
+      PAIR("expert_shared_feed_forward_length", U32, 32), PAIR("expert_weights_scale", F32, 2.5),
+      PAIR("expert_weights_norm", BOOL, 1), PAIR("expert_gating_func", U32, 2), PAIR("expert_group_count", U32, 4),
+      PAIR("expert_group_used_count", U32, 2)}},
     {"afmoe",
      "afmoe",
      0,
-     {{"leading_dense_block_count", GGUF_U32, 1},
-      {"expert_shared_count", GGUF_U32, 2},
-      {"expert_weights_scale", GGUF_F32, 2.2},
-      {"expert_weights_norm", GGUF_BOOL, 1}}},
+     {PAIR("leading_dense_block_count", U32, 1), PAIR("expert_shared_count", U32, 2),
+      PAIR("expert_weights_scale", F32, 2.2), PAIR("expert_weights_norm", BOOL, 1)}},
     {"ernie4_5_moe",
      "ernie4_5-moe",
      0,
-     {{"leading_dense_block_count", GGUF_U32, 1},
-      {"interleave_moe_layer_step", GGUF_U32, 1},
-      {"expert_shared_count", GGUF_U32, 2},
-      {"expert_shared_feed_forward_length", GGUF_U32, 64}}},
-    {"hunyuan_v1_moe", "hunyuan-moe", 0, {{"expert_shared_feed_forward_length", GGUF_U32, 32}}},
+     {PAIR("leading_dense_block_count", U32, 1), PAIR("interleave_moe_layer_step", U32, 1),
+      PAIR("expert_shared_count", U32, 2), PAIR("expert_shared_feed_forward_length", U32, 64)}},
+    {"hunyuan_v1_moe", "hunyuan-moe", 0, {PAIR("expert_shared_feed_forward_length", U32, 32)}},
     {"lfm2_moe",
      "lfm2moe",
      0,
-     {{"leading_dense_block_count", GGUF_U32, 1},
-      {"expert_gating_func", GGUF_U32, 2},
-      {"expert_weights_scale", GGUF_F32, 1.3}}},
-    {"minimax_m2", "minimax-m2", 0, {{"expert_gating_func", GGUF_U32, 2}}},
+     {PAIR("leading_dense_block_count", U32, 1), PAIR("expert_gating_func", U32, 2),
+      PAIR("expert_weights_scale", F32, 1.3)}},
+    {"minimax_m2", "minimax-m2", 0, {PAIR("expert_gating_func", U32, 2)}},
+    {"exaone_moe",
+     "exaone-moe",
+     1,
+     {PAIR("expert_shared_count", U32, 1), PAIR("expert_weights_scale", F32, 2.5), PAIR("expert_weights_norm", BOOL, 1),
+      PAIR("expert_gating_func", U32, 2), PAIR("expert_group_count", U32, 4), PAIR("expert_group_used_count", U32, 2)}},
+    {"kimi_linear",
+     "kimi-linear",
+     0,
+     {PAIR("leading_dense_block_count", U32, 1), PAIR("expert_shared_count", U32, 1),
+      PAIR("expert_weights_scale", F32, 2.446), PAIR("expert_gating_func", U32, 2), PAIR("expert_group_count", U32, 4),
+      PAIR("expert_group_used_count", U32, 2)}},
+    {"laguna",
+     "laguna",
+     0,
+     {PAIR("leading_dense_block_count", U32, 1), PAIR("expert_shared_feed_forward_length", U32, 32),
+      PAIR("expert_weights_scale", F32, 2.5), PAIR("expert_weights_norm", BOOL, 1)}},
+    {"mimo_v2_flash",
+     "mimo2",
+     1,
+     {PAIR("expert_weights_scale", F32, 1.5), PAIR("expert_group_count", U32, 4),
+      PAIR("expert_group_used_count", U32, 2)}},
+    {"step3p7",
+     "step35",
+     1,
+     {PAIR("expert_shared_feed_forward_length", U32, 32), PAIR("expert_weights_scale", F32, 3.0),
+      PAIR("expert_weights_norm", BOOL, 1), LIST("swiglu_clamp_exp", F32, 3, 1.5),
+      LIST("swiglu_clamp_shexp", F32, 3, 2.0)}},
     {"nemotron_h",
      "nemotron_h_moe",
      1,
-     {{"expert_shared_count", GGUF_U32, 1},
-      {"expert_shared_feed_forward_length", GGUF_U32, 64},
-      {"expert_weights_scale", GGUF_F32, 2.5},
-      {"expert_weights_norm", GGUF_BOOL, 1},
-      {"expert_group_count", GGUF_U32, 4},
-      {"expert_group_used_count", GGUF_U32, 2}}},
+     {PAIR("expert_shared_count", U32, 1), PAIR("expert_shared_feed_forward_length", U32, 64),
+      PAIR("expert_weights_scale", F32, 2.5), PAIR("expert_weights_norm", BOOL, 1), PAIR("expert_group_count", U32, 4),
+      PAIR("expert_group_used_count", U32, 2)}},
     {"nemotron_h-latent",
      "nemotron_h_moe",
      1,
-     {{"expert_shared_count", GGUF_U32, 1},
-      {"expert_shared_feed_forward_length", GGUF_U32, 64},
-      {"expert_weights_scale", GGUF_F32, 2.5},
-      {"expert_weights_norm", GGUF_BOOL, 1},
-      {"expert_group_count", GGUF_U32, 4},
-      {"expert_group_used_count", GGUF_U32, 2},
-      {"moe_latent_size", GGUF_U32, 32}}},
+     {PAIR("expert_shared_count", U32, 1), PAIR("expert_shared_feed_forward_length", U32, 64),
+      PAIR("expert_weights_scale", F32, 2.5), PAIR("expert_weights_norm", BOOL, 1), PAIR("expert_group_count", U32, 4),
+      PAIR("expert_group_used_count", U32, 2), PAIR("moe_latent_size", U32, 32)}},
 };
 enum { FIXTURES = sizeof fixtures / sizeof fixtures[0] };
 
@@ -169,6 +175,16 @@ static void add_pair(struct gguf *gguf, const char *architecture, const char *ke
     gguf_pair(gguf, full, kind, value);
 }
 
+static void add_list(struct gguf *gguf, const char *architecture, const struct pair *pair, size_t layers)
+{
+    double *values = make(layers, sizeof *values);
+    char full[128];
+    values[pair->layers - 1] = pair->value;
+    snprintf(full, sizeof full, "%s.%s", architecture, pair->key);
+    gguf_pair_array(gguf, full, pair->kind, values, layers);
+    free(values);
+}
+
 /* The width of experts is said by a key of their own where the fixture has that key, or else a dense width above it
  * that is not theirs. */
 static void add_pairs(struct gguf *gguf, const struct fixture *fixture, const moecl_layer_options *options,
@@ -182,7 +198,10 @@ static void add_pairs(struct gguf *gguf, const struct fixture *fixture, const mo
     add_pair(gguf, architecture, "expert_count", GGUF_U32, (double)options->experts);
     add_pair(gguf, architecture, "expert_used_count", GGUF_U32, (double)options->top_k);
     for (const struct pair *pair = fixture->pairs; pair->key; pair++) {
-        add_pair(gguf, architecture, pair->key, pair->kind, pair->value);
+        if (pair->layers > 0)
+            add_list(gguf, architecture, pair, layers);
+        else
+            add_pair(gguf, architecture, pair->key, pair->kind, pair->value);
         own_width = own_width || strcmp(pair->key, "expert_feed_forward_length") == 0;
     }
     add_pair(gguf, architecture, "feed_forward_length", GGUF_U32, (double)options->intermediate * (own_width ? 3 : 1));

@@ -135,7 +135,7 @@ struct moecl_tensor_names {
     bool interleaved; /* gate and up in one: by turns, not one behind the other */
 };
 
-enum { MOECL_FAMILY_SOURCES = 24, MOECL_FAMILY_CASES = 16 };
+enum { MOECL_FAMILY_SOURCES = 24, MOECL_FAMILY_CASES = 20 };
 
 /* Members left empty mean that the family lacks the thing. */
 struct moecl_family {

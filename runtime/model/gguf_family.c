@@ -27,6 +27,7 @@ struct architecture {
     bool told;      /* a layer is an MoE layer where its router is; else the pairs tell */
     size_t shared_experts;
     bool softmax; /* without an "expert_gating_func", and as DeepSeek-V2 */
+    bool clamped; /* where pairs give limits */
 };
 
 static const struct architecture architectures[] = {
@@ -55,6 +56,11 @@ static const struct architecture architectures[] = {
     {.name = "hunyuan-moe", .like = "hunyuan_v1_moe"},
     {.name = "lfm2moe", .like = "lfm2_moe"},
     {.name = "minimax-m2", .like = "minimax_m2"},
+    {.name = "exaone-moe", .like = "exaone_moe", .norm_told = true, .bias_told = true, .told = true},
+    {.name = "kimi-linear", .like = "kimi_linear"},
+    {.name = "laguna", .like = "laguna", .norm_told = true},
+    {.name = "mimo2", .like = "mimo_v2_flash", .bias_told = true, .told = true},
+    {.name = "step35", .like = "step3p7", .norm_told = true, .bias_told = true, .told = true, .clamped = true},
     {.name = "nemotron_h_moe", .like = "nemotron_h", .norm_told = true, .bias_told = true, .told = true},
 };
 enum { ARCHITECTURES = sizeof architectures / sizeof architectures[0] };
@@ -87,6 +93,8 @@ static const struct moecl_source sources[] = {
     TAKES(router.groups, "expert_group_count"),
     TAKES(router.top_groups, "expert_group_used_count"),
     TAKES(latent, "moe_latent_size"),
+    TAKES(function.limit, "swiglu_clamp_exp"), /* lists, 0 where there is no clamp */
+    TAKES(shared_function.limit, "swiglu_clamp_shexp"),
 };
 _Static_assert(sizeof sources / sizeof sources[0] < MOECL_FAMILY_SOURCES, "a family holds them and an end");
 
@@ -107,6 +115,11 @@ static const struct moecl_case common_cases[] = {
     IS(GATING, "softmax-weight", router.score, MOECL_SCORE_LOGIT),
     IS(GATING, "softmax-weight", router.weight, MOECL_WEIGHT_SOFTMAX),
     IS(GATING, "sqrt-softplus", router.score, MOECL_SCORE_SQRT_SOFTPLUS),
+};
+/* The shared expert's clamp is its own; it does not go by that of the others. */
+static const struct moecl_case clamp_cases[] = {
+    {.keys = {"swiglu_clamp_shexp"}, .value = "0", .or_absent = true, .member = OPTION(shared_function.limit)},
+    {.condition = MOECL_ALWAYS, .member = OPTION(shared_function.clamp), .to = MOECL_CLAMP_AFTER},
 };
 static const struct moecl_case layer_cases[] = {
     DENSE(BELOW, .keys = {"leading_dense_block_count"}),
@@ -161,7 +174,8 @@ static void add_cases(struct moecl_family *family, const struct moecl_case *case
     memcpy(&family->cases[end], cases, count * sizeof *cases);
 }
 #define COUNT(cases) (sizeof(cases) / sizeof(cases)[0])
-_Static_assert(COUNT(common_cases) + COUNT(layer_cases) + COUNT(norm_cases) + COUNT(bias_cases) + COUNT(softmax_cases) <
+_Static_assert(COUNT(common_cases) + COUNT(layer_cases) + COUNT(norm_cases) + COUNT(bias_cases) + COUNT(softmax_cases) +
+                       COUNT(clamp_cases) <
                    MOECL_FAMILY_CASES,
                "a family holds them and an end");
 
@@ -187,6 +201,8 @@ static void make_family(const struct architecture *architecture, struct moecl_fa
     }
     if (architecture->bias_told)
         add_cases(family, bias_cases, COUNT(bias_cases));
+    if (architecture->clamped)
+        add_cases(family, clamp_cases, COUNT(clamp_cases));
     if (architecture->softmax)
         add_cases(family, softmax_cases, COUNT(softmax_cases));
 }
