@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "gguf.h"
+#include "interception.h"
 #include "model/family.h"
 #include "model/safetensors.h"
 #include "scratch.h"
@@ -604,6 +605,30 @@ static void refuses_bad_models(void **state)
     refuse(context, have_no_experts, MOECL_INVALID_ARGUMENT, "it has no MoE layers");
 }
 
+/* Each allocation fails once: an error every time, and nothing is left. */
+static void survives_lack_of_memory(void **state)
+{
+    moecl_context *context = *state;
+    char *directory = scratch_make(), *path = scratch_path(directory, "m-00001-of-00003.gguf");
+    size_t n = 0;
+    write_shards(context, directory, 5);
+    do {
+        moecl_model *model = NULL;
+        moecl_layer_options options;
+        interception_start(++n);
+        moecl_status status = moecl_model_open(context, path, NULL, &model);
+        if (status == MOECL_OK)
+            status = moecl_model_layer_options(model, 0, &options);
+        moecl_model_close(model);
+        interception_stop();
+        assert_int_equal(status, interception.failed ? MOECL_OUT_OF_HOST_MEMORY : MOECL_OK);
+        assert_int_equal(interception.memory, 0);
+    } while (interception.failed);
+    assert_true(n > 15);
+    free(path);
+    scratch_remove(directory);
+}
+
 /* A family described in JSON reads the file's own keys: an architecture that is in no table. */
 static void takes_a_description(void **state)
 {
@@ -644,6 +669,7 @@ int main(void)
         cmocka_unit_test(computes_on_the_device),
         cmocka_unit_test(opens_shards),
         cmocka_unit_test(refuses_bad_models),
+        cmocka_unit_test(survives_lack_of_memory),
         cmocka_unit_test(takes_a_description),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);

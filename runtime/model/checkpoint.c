@@ -2,6 +2,7 @@
 /* checkpoint.c - the tensors of a checkpoint. */
 #include "checkpoint.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -134,18 +135,21 @@ static size_t shard_number(const json_t *pairs, const char *key, size_t otherwis
     return json_is_integer(value) && json_integer_value(value) >= 0 ? (size_t)json_integer_value(value) : otherwise;
 }
 
-/* The path of shard `number`, counted from 0, of those whose first one is `first`; NULL where that has another name. */
-static char *shard_path(const char *first, size_t number, size_t shards)
+/* The path of shard `number`, counted from 0, of those whose first one is `first`. */
+static moecl_status find_shard_path(struct moecl_error *error, const char *first, size_t number, size_t shards,
+                                    char **path)
 {
-    char *ending = moecl_format("-00001-of-%05zu.gguf", shards);
-    char *path = NULL;
-    if (ending && strlen(first) > strlen(ending)) {
-        const size_t length = strlen(first) - strlen(ending);
-        if (strcmp(first + length, ending) == 0)
-            path = moecl_format("%.*s-%05zu-of-%05zu.gguf", (int)length, first, number + 1, shards);
-    }
-    moecl_free(ending);
-    return path;
+    char ending[64];
+    const int ending_length = snprintf(ending, sizeof ending, "-00001-of-%05zu.gguf", shards);
+    const size_t length = strlen(first), common = length - (size_t)ending_length;
+
+    *path = NULL;
+    if (length <= (size_t)ending_length || strcmp(first + common, ending) != 0)
+        return moecl_error_set(error, MOECL_BAD_FILE,
+                               "%s: it is one of %zu shards, but not named as the first of them, NAME%s", first, shards,
+                               ending);
+    *path = moecl_format("%.*s-%05zu-of-%05zu.gguf", (int)common, first, number + 1, shards);
+    return *path ? MOECL_OK : moecl_error_set(error, MOECL_OUT_OF_HOST_MEMORY, "%s: no memory for a path", first);
 }
 
 /* No tensor of the last file is in one before. */
@@ -165,11 +169,9 @@ static moecl_status add_gguf_shard(struct moecl_error *error, const char *first,
 {
     moecl_status status = MOECL_OK;
     json_t *pairs = NULL;
-    char *path = shard_path(first, number, shards);
+    char *path = NULL;
 
-    if (!path)
-        FAIL(error, MOECL_BAD_FILE, "%s: it is one of %zu shards, but not named as the first of them, -00001-of-%05zu",
-             first, shards, shards);
+    TRY(find_shard_path(error, first, number, shards, &path));
     TRY(add_file(error, path, checkpoint, &pairs));
     if (shard_number(pairs, "split.no", number) != number || shard_number(pairs, "split.count", shards) != shards)
         FAIL(error, MOECL_BAD_FILE, "%s: by its \"split.no\" and \"split.count\" it is not shard %zu of %zu", path,

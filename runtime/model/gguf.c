@@ -208,12 +208,13 @@ static moecl_status read_array(struct reader *reader, const char *key, bool keep
     TRY(read_unsigned(reader, where, 8, &count));
     if (kind >= KINDS || kind == ARRAY)
         TRY(bad_pair(reader, key, "the values of its array are of no known kind"));
-    if (kind == STRING)
+    const size_t bytes = kind_bytes[kind];
+    if (bytes == 0) /* strings */
         return skip_strings(reader, count);
-    if (count > (reader->size - reader->at) / kind_bytes[kind])
+    if (count > (reader->size - reader->at) / bytes)
         TRY(truncated(reader, where));
     if (!keep || count > longest_array || count > most_entries - reader->entries) {
-        reader->at += (size_t)count * kind_bytes[kind];
+        reader->at += (size_t)count * bytes;
         goto out;
     }
     reader->entries += (size_t)count;
