@@ -126,6 +126,36 @@ static void test_same_as_rows(void **state)
     }
 }
 
+/* The decoder's layers of a model of two stacks, where a description asks for them. */
+static void test_decoder(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *folder, *text, *encoder, *decoder;
+    } cases[] = {
+        {"nllb_moe", "{\"like\": \"nllb-moe-decoder\"}", "model.encoder.layers.", "model.decoder.layers."},
+        {"switch_transformers", "{\"like\": \"switch_transformers-decoder\"}", "encoder.block.0.layer.1.",
+         "decoder.block.0.layer.2."},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char *original = scratch_path(MOECL_TEST_DATA "/golden", cases[i].folder);
+        char *directory = checkpoint_copy(original), *path = scratch_path(directory, "family.json");
+        struct tensors io = tensors_read(original, "io.safetensors");
+        moecl_model *encoder, *decoder;
+        scratch_write(directory, "family.json", cases[i].text, strlen(cases[i].text));
+        checkpoint_edit(directory, "model.safetensors", cases[i].encoder, cases[i].decoder, true);
+        ASSERT_OK(context, moecl_model_open(context, original, NULL, &encoder));
+        ASSERT_OK(context, moecl_model_open(context, directory, path, &decoder));
+        assert_same_layer(encoder, decoder, 0, &io);
+        moecl_model_close(encoder);
+        moecl_model_close(decoder);
+        tensors_free(&io);
+        free(path);
+        free(original);
+        scratch_remove(directory);
+    }
+}
+
 /* A model that no row knows, with one member of a row's changed. */
 static void test_unknown_model(void **state)
 {
@@ -266,8 +296,8 @@ static void test_out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_as_rows), cmocka_unit_test(test_unknown_model), cmocka_unit_test(test_refuses),
-        cmocka_unit_test(test_too_many),     cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_same_as_rows), cmocka_unit_test(test_decoder),  cmocka_unit_test(test_unknown_model),
+        cmocka_unit_test(test_refuses),      cmocka_unit_test(test_too_many), cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests_name("description", tests, make_context, destroy_context);
 }

@@ -121,6 +121,48 @@
                  .up_offset = 1.0F}
 #define SWIGLU_OAI_SOURCES TAKES(function.alpha, "swiglu_alpha"), TAKES(function.limit, "swiglu_limit")
 
+/* Models of two stacks: one row for each, since a layer's number is that in its stack. A model's own row is that of its
+ * encoder; its decoder is read as a description says that is like the other row. */
+#define SWITCH_STACK(stack, block, layers)                                                                             \
+    .prefixes = {stack ".block.@.layer." block "."},                                                                   \
+    .base.options = {.top_k = 1,                                                                                       \
+                     .router.capacity = {.kind = MOECL_CAPACITY_FIXED, .value = 64.0F},                                \
+                     .function = {.ungated = true, .activation = MOECL_ACTIVATION_RELU}},                              \
+    .sources = {LAYERS(layers),                                                                                        \
+                NEEDS(hidden, "d_model"),                                                                              \
+                NEEDS(intermediate, "d_ff"),                                                                           \
+                TAKES(router.capacity.value, "expert_capacity"),                                                       \
+                TAKES(router.input_jitter, "router_jitter_noise"),                                                     \
+                TAKES(function.activation, "dense_act_fn")},                                                           \
+    .cases = {IS("router_bias", "true", router.biased, true),                                                          \
+              DENSE(OFF_STEP, .keys = {stack "_sparse_step"}, .otherwise = 1, .phase = 1)},                            \
+    .tensors = {ROUTER("mlp.router.classifier.weight"), TENSOR(ROUTER_BIAS, "mlp.router.classifier.bias"),             \
+                TENSOR(UP, "mlp.experts.expert_#.wi.weight"), TENSOR(DOWN, "mlp.experts.expert_#.wo.weight")}
+#define NLLB_STACK(stack)                                                                                              \
+    .prefixes = {"model." stack ".layers.@.", stack ".layers.@."},                                                     \
+    .base.options = {.top_k = 2,                                                                                       \
+                     .router = {.normalisation = MOECL_NORMALISATION_LARGER_SUM,                                       \
+                                .epsilon = 1.1920929e-07F,                                                             \
+                                .scale = 0.8F,                                                                         \
+                                .capacity = {.kind = MOECL_CAPACITY_FRACTION,                                          \
+                                             .value = 1.0F,                                                            \
+                                             .order = MOECL_CAPACITY_ORDER_CHOICE,                                     \
+                                             .normalise_after = true}},                                                \
+                     .function = {.ungated = true, .biased = true, .activation = MOECL_ACTIVATION_RELU}},              \
+    .sources = {LAYERS(stack "_layers"),                                                                               \
+                NEEDS(hidden, "d_model"),                                                                              \
+                NEEDS(intermediate, stack "_ffn_dim"),                                                                 \
+                TAKES(router.capacity.value, "moe_eval_capacity_token_fraction"),                                      \
+                CONVERTS(router.scale, ONE_MINUS, "moe_token_dropout"),                                                \
+                TAKES(function.activation, "activation_function")},                                                    \
+    .cases = {IS("router_bias", "true", router.biased, true),                                                          \
+              IS("normalize_router_prob_before_dropping", "true", router.capacity.normalise_after, false),             \
+              KNOWN("second_expert_policy", "all"), REFUSED("batch_prioritized_routing", "true"),                      \
+              DENSE(OFF_STEP, .keys = {stack "_sparse_step"}, .otherwise = 4, .phase = -1)},                           \
+    .tensors = {ROUTER("ffn.router.classifier.weight"),          TENSOR(ROUTER_BIAS, "ffn.router.classifier.bias"),    \
+                TENSOR(UP, "ffn.experts.expert_#.fc1.weight"),   TENSOR(UP_BIAS, "ffn.experts.expert_#.fc1.bias"),     \
+                TENSOR(DOWN, "ffn.experts.expert_#.fc2.weight"), TENSOR(DOWN_BIAS, "ffn.experts.expert_#.fc2.bias")}
+
 /* ------------------------------------------------------------------------------------------------- the table -- */
 
 static const struct moecl_family families[] = {
@@ -481,45 +523,10 @@ static const struct moecl_family families[] = {
                     TENSOR(UP, "ffn.experts.mlp.v1"),
                     [MOECL_ROLE_DOWN] = {.names = {"ffn.experts.mlp.w2"}, .transposed = true}},
     },
-    {
-        .model_types = {"switch_transformers"},
-        .prefixes = {"encoder.block.@.layer.1."},
-        .base.options = {.top_k = 1,
-                         .router.capacity = {.kind = MOECL_CAPACITY_FIXED, .value = 64.0F},
-                         .function = {.ungated = true, .activation = MOECL_ACTIVATION_RELU}},
-        .sources = {LAYERS("num_layers"), NEEDS(hidden, "d_model"), NEEDS(intermediate, "d_ff"),
-                    TAKES(router.capacity.value, "expert_capacity"), TAKES(router.input_jitter, "router_jitter_noise"),
-                    TAKES(function.activation, "dense_act_fn")},
-        .cases = {IS("router_bias", "true", router.biased, true),
-                  DENSE(OFF_STEP, .keys = {"encoder_sparse_step"}, .otherwise = 1, .phase = 1)},
-        .tensors = {ROUTER("mlp.router.classifier.weight"), TENSOR(ROUTER_BIAS, "mlp.router.classifier.bias"),
-                    TENSOR(UP, "mlp.experts.expert_#.wi.weight"), TENSOR(DOWN, "mlp.experts.expert_#.wo.weight")},
-    },
-    {
-        .model_types = {"nllb-moe"},
-        .prefixes = {"model.encoder.layers.@.", "encoder.layers.@."},
-        .base.options = {.top_k = 2,
-                         .router = {.normalisation = MOECL_NORMALISATION_LARGER_SUM,
-                                    .epsilon = 1.1920929e-07F,
-                                    .scale = 0.8F,
-                                    .capacity = {.kind = MOECL_CAPACITY_FRACTION,
-                                                 .value = 1.0F,
-                                                 .order = MOECL_CAPACITY_ORDER_CHOICE,
-                                                 .normalise_after = true}},
-                         .function = {.ungated = true, .biased = true, .activation = MOECL_ACTIVATION_RELU}},
-        .sources = {LAYERS("encoder_layers"), NEEDS(hidden, "d_model"), NEEDS(intermediate, "encoder_ffn_dim"),
-                    TAKES(router.capacity.value, "moe_eval_capacity_token_fraction"),
-                    CONVERTS(router.scale, ONE_MINUS, "moe_token_dropout"),
-                    TAKES(function.activation, "activation_function")},
-        .cases = {IS("router_bias", "true", router.biased, true),
-                  IS("normalize_router_prob_before_dropping", "true", router.capacity.normalise_after, false),
-                  KNOWN("second_expert_policy", "all"), REFUSED("batch_prioritized_routing", "true"),
-                  DENSE(OFF_STEP, .keys = {"encoder_sparse_step"}, .otherwise = 4, .phase = -1)},
-        .tensors = {ROUTER("ffn.router.classifier.weight"), TENSOR(ROUTER_BIAS, "ffn.router.classifier.bias"),
-                    TENSOR(UP, "ffn.experts.expert_#.fc1.weight"), TENSOR(UP_BIAS, "ffn.experts.expert_#.fc1.bias"),
-                    TENSOR(DOWN, "ffn.experts.expert_#.fc2.weight"),
-                    TENSOR(DOWN_BIAS, "ffn.experts.expert_#.fc2.bias")},
-    },
+    {.model_types = {"switch_transformers"}, SWITCH_STACK("encoder", "1", "num_layers")},
+    {.model_types = {"switch_transformers-decoder"}, SWITCH_STACK("decoder", "2", "num_decoder_layers")},
+    {.model_types = {"nllb-moe"}, NLLB_STACK("encoder")},
+    {.model_types = {"nllb-moe-decoder"}, NLLB_STACK("decoder")},
     {
         .model_types = {"phimoe"},
         .base.options.router = {.score = MOECL_SCORE_SPARSEMIXER, .jitter = 0.01F},
