@@ -31,10 +31,13 @@ static moecl_status wrong_kind(const struct reader *reader, const char *key, con
                            moecl_json_kind(value), expected);
 }
 
-/* The value at a path of keys, "a.b"; NULL where there is none. */
+/* The value at a path of keys, "a.b", or of a key that is spelled so; NULL where there is none. */
 static const json_t *at_path(const json_t *object, const char *path)
 {
     char key[64];
+    const json_t *whole = json_object_get(object, path);
+    if (whole)
+        return whole;
     for (const char *dot; (dot = strchr(path, '.')); path = dot + 1) {
         (void)snprintf(key, sizeof key, "%.*s", (int)(dot - path), path);
         object = json_object_get(object, key);

@@ -28,6 +28,7 @@ struct architecture {
     size_t shared_experts;
     bool softmax; /* without an "expert_gating_func", and as DeepSeek-V2 */
     bool clamped; /* where pairs give limits */
+    bool normed;  /* its inputs are normalised as Gemma 4's */
 };
 
 static const struct architecture architectures[] = {
@@ -61,6 +62,8 @@ static const struct architecture architectures[] = {
     {.name = "laguna", .like = "laguna", .norm_told = true},
     {.name = "mimo2", .like = "mimo_v2_flash", .bias_told = true, .told = true},
     {.name = "step35", .like = "step3p7", .norm_told = true, .bias_told = true, .told = true, .clamped = true},
+    {.name = "arctic", .like = "mixtral"}, /* the MoE part of a block, that has a dense one beside it */
+    {.name = "gemma4", .like = "gemma4", .told = true, .normed = true},
     {.name = "nemotron_h_moe", .like = "nemotron_h", .norm_told = true, .bias_told = true, .told = true},
 };
 enum { ARCHITECTURES = sizeof architectures / sizeof architectures[0] };
@@ -96,7 +99,13 @@ static const struct moecl_source sources[] = {
     TAKES(function.limit, "swiglu_clamp_exp"), /* lists, 0 where there is no clamp */
     TAKES(shared_function.limit, "swiglu_clamp_shexp"),
 };
-_Static_assert(sizeof sources / sizeof sources[0] < MOECL_FAMILY_SOURCES, "a family holds them and an end");
+static const struct moecl_source norm_sources[] = {
+    TAKES(router_input.epsilon, "attention.layer_norm_rms_epsilon"),
+    TAKES(expert_input.epsilon, "attention.layer_norm_rms_epsilon"),
+    {.member = OPTION(router_input.scale), .conversion = MOECL_INVERSE_ROOT, .keys = {"embedding_length"}},
+};
+#define COUNT(rows) (sizeof(rows) / sizeof(rows)[0])
+_Static_assert(COUNT(sources) + COUNT(norm_sources) < MOECL_FAMILY_SOURCES, "a family holds them and an end");
 
 #define IS(key, text, path, result)                                                                                    \
     {                                                                                                                  \
@@ -148,6 +157,9 @@ static const struct moecl_tensor_names tensors[MOECL_ROLE_COUNT] = {
     TENSOR(ROUTER, "ffn_gate_inp.weight"),
     TENSOR(ROUTER_BIAS, "ffn_gate_inp.bias"),
     TENSOR(SELECTION_BIAS, "exp_probs_b.bias"),
+    TENSOR(EXPERT_SCALE, "ffn_down_exps.scale"),
+    TENSOR(ROUTER_NORM, "ffn_gate_inp.scale"),
+    TENSOR(EXPERT_NORM, "pre_ffw_norm_2.weight"),
     TENSOR(GATE_UP, "ffn_gate_up_exps.weight"),
     TENSOR(GATE, "ffn_gate_exps.weight", "ffn_gate.#.weight"), /* those with '#' in files of before April 2024 */
     TENSOR(UP, "ffn_up_exps.weight", "ffn_up.#.weight"),
@@ -173,7 +185,6 @@ static void add_cases(struct moecl_family *family, const struct moecl_case *case
         end++;
     memcpy(&family->cases[end], cases, count * sizeof *cases);
 }
-#define COUNT(cases) (sizeof(cases) / sizeof(cases)[0])
 _Static_assert(COUNT(common_cases) + COUNT(layer_cases) + COUNT(norm_cases) + COUNT(bias_cases) + COUNT(softmax_cases) +
                        COUNT(clamp_cases) <
                    MOECL_FAMILY_CASES,
@@ -189,6 +200,8 @@ static void make_family(const struct architecture *architecture, struct moecl_fa
     family->base.options.router.scale = 0.0F;
     family->base.options.router.groups = family->base.options.router.top_groups = 0;
     memcpy(family->sources, sources, sizeof sources);
+    if (architecture->normed)
+        memcpy(&family->sources[COUNT(sources)], norm_sources, sizeof norm_sources);
     memcpy(family->tensors, tensors, sizeof tensors);
     add_cases(family, common_cases, COUNT(common_cases));
     if (architecture->told)

@@ -180,6 +180,9 @@ void gguf_layer(struct gguf *gguf, size_t layer, const moecl_layer_options *opti
     single(gguf, layer, "ffn_gate_inp.weight", &weights->router, false);
     single(gguf, layer, "ffn_gate_inp.bias", &weights->vectors[MOECL_VECTOR_ROUTER_BIAS], true);
     single(gguf, layer, "exp_probs_b.bias", &weights->vectors[MOECL_VECTOR_SELECTION_BIAS], true);
+    single(gguf, layer, "ffn_down_exps.scale", &weights->vectors[MOECL_VECTOR_EXPERT_SCALE], true);
+    single(gguf, layer, "ffn_gate_inp.scale", &weights->vectors[MOECL_VECTOR_ROUTER_NORM], true);
+    single(gguf, layer, "pre_ffw_norm_2.weight", &weights->vectors[MOECL_VECTOR_EXPERT_NORM], true);
     stack(gguf, layer, "ffn_gate_exps.weight", &experts->gate, step, count, false);
     stack(gguf, layer, "ffn_up_exps.weight", &experts->up, step, count, false);
     stack(gguf, layer, "ffn_down_exps.weight", &experts->down, step, count, false);
