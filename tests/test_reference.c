@@ -3,9 +3,12 @@
  * by token. */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "layers.h"
 #include "random.h"
+#include "reference/function.h"
+#include "reference/philox.h"
 
 enum { MOST = 64 };
 
@@ -218,6 +221,370 @@ static void storage_rounds(void **state)
     assert_true(routed.y > silu_1 * (1 + 0x1p-9) * (1 + 0x1p-12));
 }
 
+/* ------------------------------------------------------------------------------------------- the grammar -- */
+
+static const double ln2 = 0.69314718055994531;
+
+/* A layer of the options on the one token x = 1, with these logits and nothing else of note. */
+static struct routed route(moecl_router router, size_t experts, size_t top_k, const float *logits,
+                           const moecl_layer_weights *more)
+{
+    struct scalar_layer layer;
+    scalar_layer(&layer, experts, top_k, logits);
+    layer.options.router = router;
+    if (more != NULL) {
+        memcpy(layer.weights.vectors, more->vectors, sizeof(layer.weights.vectors));
+        layer.weights.table = more->table;
+    }
+    const size_t groups = router.score == MOECL_SCORE_HIERARCHICAL ? router.groups : 0;
+    layer.weights.router = column(logits, experts + router.zero_experts + groups);
+    return run(&layer, 1);
+}
+
+static moecl_layer_weights with_vector(moecl_vector vector, const float *values, size_t count)
+{
+    moecl_layer_weights weights = {0};
+    weights.vectors[vector] = (moecl_matrix){values, MOECL_F32, 1, count, 0, 0};
+    return weights;
+}
+
+/* What a router makes of four logits: ln 1, ln 4, ln 2, ln 9 unless said otherwise; p = 1/16, 4/16, 2/16, 9/16. */
+static void one_option_at_a_time(void **state)
+{
+    (void)state;
+    const float logits[] = {0, (float)(2 * ln2), (float)ln2, 2.19722458f};
+    static const struct {
+        const char *what;
+        moecl_router router;
+        int32_t ids[2];
+        double weights[2];
+    } cases[] = {
+        {"softmax", {.score = MOECL_SCORE_SOFTMAX}, {3, 1}, {9.0 / 16, 4.0 / 16}},
+        {"sigmoid", {.score = MOECL_SCORE_SIGMOID}, {3, 1}, {9.0 / 10, 4.0 / 5}},
+        {"sqrt softplus", {.score = MOECL_SCORE_SQRT_SOFTPLUS}, {3, 1}, {1.5174271293851465, 1.2686362411795196}},
+        {"logit", {.score = MOECL_SCORE_LOGIT}, {3, 1}, {2.1972245773362196, 1.3862943611198906}},
+        {"softmax of the selected", {.weight = MOECL_WEIGHT_SOFTMAX}, {3, 1}, {9.0 / 13, 4.0 / 13}},
+        {"sigmoid of the selected", {.weight = MOECL_WEIGHT_SIGMOID}, {3, 1}, {9.0 / 10, 4.0 / 5}},
+        {"one", {.weight = MOECL_WEIGHT_ONE}, {3, 1}, {1, 1}},
+        {"over the sum and epsilon",
+         {.normalisation = MOECL_NORMALISATION_SUM, .epsilon = 3.0f / 16},
+         {3, 1},
+         {9.0 / 16, 4.0 / 16}},
+        {"over epsilon, the larger",
+         {.normalisation = MOECL_NORMALISATION_LARGER_SUM, .epsilon = 2},
+         {3, 1},
+         {9.0 / 32, 4.0 / 32}},
+        {"over the sum, the larger", {.normalisation = MOECL_NORMALISATION_LARGER_SUM}, {3, 1}, {9.0 / 13, 4.0 / 13}},
+        {"over the 2-norm",
+         {.normalisation = MOECL_NORMALISATION_POWER, .power = 2},
+         {3, 1},
+         {0.91381154862025715, 0.40613846605344767}},
+        {"scale", {.scale = 2.5f}, {3, 1}, {2.5 * 9 / 16, 2.5 * 4 / 16}},
+        {"top-p, reached by the first", {.top_p = 0.5f}, {3, -1}, {9.0 / 16, 0}},
+        {"top-p, reached by the second", {.top_p = 0.75f}, {3, 1}, {9.0 / 16, 4.0 / 16}},
+        {"top-p, normalised", {.top_p = 0.5f, .normalisation = MOECL_NORMALISATION_SUM}, {3, -1}, {1, 0}},
+        {"threshold", {.threshold = 0.3f}, {3, -1}, {9.0 / 16, 0}},
+        {"threshold above all", {.threshold = 0.9f}, {3, -1}, {9.0 / 16, 0}},
+        {"groups, by the largest", {.groups = 2, .top_groups = 1}, {3, 2}, {9.0 / 16, 2.0 / 16}},
+        {"groups that stay", {.groups = 2, .top_groups = 2}, {3, 1}, {9.0 / 16, 4.0 / 16}},
+        {"losers at zero",
+         {.score = MOECL_SCORE_LOGIT, .groups = 2, .top_groups = 1, .group_mask = MOECL_GROUP_MASK_ZERO},
+         {3, 2},
+         {2.1972245773362196, 0.69314718055994531}},
+        {"zero experts", {.zero_experts = 1}, {3, 1}, {9.0 / 16, 4.0 / 16}},
+        {"softcap", {.score = MOECL_SCORE_LOGIT, .softcap = 1}, {3, 1}, {0.97560975609756098, 0.88235294117647056}},
+        {"no room", {.capacity = {.kind = MOECL_CAPACITY_FIXED, .value = 0}}, {-1, -1}, {0, 0}},
+        {"room for one each", {.capacity = {.kind = MOECL_CAPACITY_FRACTION, .value = 0.5f}}, {3, 1}, {0.5625, 0.25}},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct routed routed = route(cases[i].router, 4 - cases[i].router.zero_experts, 2, logits, NULL);
+        print_message("           %s\n", cases[i].what);
+        assert_memory_equal(routed.ids, cases[i].ids, sizeof(cases[i].ids));
+        ASSERT_CLOSE(routed.weights, cases[i].weights, 2, 2e-7);
+    }
+}
+
+static void vectors_of_a_router(void **state)
+{
+    (void)state;
+    const float logits[] = {0, (float)(2 * ln2), (float)ln2, 2.19722458f}, values[] = {0.5f, 0, 0, -0.5f};
+    moecl_layer_weights weights = with_vector(MOECL_VECTOR_SELECTION_BIAS, values, 4); /* picks, never mixes */
+    struct routed routed = route((moecl_router){.selection_biased = true}, 4, 2, logits, &weights);
+    assert_memory_equal(routed.ids, ((int32_t[]){0, 1}), 2 * sizeof(int32_t));
+    ASSERT_CLOSE(routed.weights, ((double[]){1.0 / 16, 4.0 / 16}), 2, 2e-7);
+
+    const float masking[] = {(float)(3 * ln2), 0, 0, -INFINITY}; /* ln 8, ln 4, ln 2, masked */
+    weights = with_vector(MOECL_VECTOR_ROUTER_BIAS, masking, 4);
+    routed = route((moecl_router){.biased = true, .weight = MOECL_WEIGHT_ONE}, 4, 4, logits, &weights);
+    assert_memory_equal(routed.ids, ((int32_t[]){0, 1, 2, 3}), 4 * sizeof(int32_t));
+    ASSERT_CLOSE(routed.weights, ((double[]){1, 1, 1, 0}), 4, 0);
+    ASSERT_CLOSE(routed.logits, ((double[]){3 * ln2, 2 * ln2, ln2}), 3, 1e-7);
+
+    const float scales[] = {1, 3, 1, -2};
+    weights = with_vector(MOECL_VECTOR_EXPERT_SCALE, scales, 4);
+    routed = route((moecl_router){.expert_scaled = true, .scale = 2}, 4, 2, logits, &weights);
+    ASSERT_CLOSE(routed.weights, ((double[]){-4 * 9.0 / 16, 6 * 4.0 / 16}), 2, 2e-7);
+}
+
+/* Groups {ln 1, ln 6} and {ln 4, ln 4}: the largest is in the first, the sum of two in the second. */
+static void sum_of_two(void **state)
+{
+    (void)state;
+    const float logits[] = {0, 1.79175947f, (float)(2 * ln2), (float)(2 * ln2)};
+    moecl_router router = {.groups = 2, .top_groups = 1};
+    struct routed routed = route(router, 4, 1, logits, NULL);
+    assert_int_equal(routed.ids[0], 1);
+    router.group_score = MOECL_GROUP_SCORE_SUM_OF_TWO;
+    routed = route(router, 4, 1, logits, NULL);
+    assert_int_equal(routed.ids[0], 2);
+}
+
+/* Groups of probability 1/4 and 3/4; within them 1/3, 2/3 and 1/2, 1/2. */
+static void hierarchical(void **state)
+{
+    (void)state;
+    const float logits[] = {0, (float)ln2, 5, 5, 0, 1.09861229f};
+    moecl_router router = {.score = MOECL_SCORE_HIERARCHICAL, .groups = 2, .top_groups = 2};
+    struct routed routed = route(router, 4, 4, logits, NULL);
+    assert_memory_equal(routed.ids, ((int32_t[]){2, 3, 1, 0}), 4 * sizeof(int32_t));
+    ASSERT_CLOSE(routed.weights, ((double[]){3.0 / 8, 3.0 / 8, 1.0 / 6, 1.0 / 12}), 4, 1e-7);
+}
+
+/* jitter 0.1: an expert of z counts beside m where m - z is at most 0.2 m. First m = 2: 2 and 1.7 count, 1 does not;
+ * then m = 1.7: 1.7 alone. */
+static void sparsemixer(void **state)
+{
+    (void)state;
+    const float logits[] = {1, 2, 1.7f};
+    struct routed routed = route((moecl_router){.score = MOECL_SCORE_SPARSEMIXER, .jitter = 0.1f}, 3, 2, logits, NULL);
+    assert_memory_equal(routed.ids, ((int32_t[]){1, 2}), 2 * sizeof(int32_t));
+    ASSERT_CLOSE(routed.weights, ((double[]){1 / (1 + exp(-0.3)), 1}), 2, 1e-7);
+}
+
+static void experts_choose(void **state)
+{
+    (void)state;
+    /* logits x * (1, -1): expert 0 prefers large x, expert 1 small ones; C = ceil(3 * 1 / 2) = 2 */
+    const float router[] = {1, -1}, x[] = {3, 1, 2};
+    struct scalar_layer layer;
+    scalar_layer(&layer, 2, 1, router);
+    layer.options.router.selection = MOECL_SELECTION_EXPERT_CHOICE;
+    layer.options.router.score = MOECL_SCORE_SIGMOID;
+    int32_t ids[6];
+    double weights[6];
+    moecl_reference_call call = {.options = &layer.options,
+                                 .weights = &layer.weights,
+                                 .tokens = 3,
+                                 .x = x,
+                                 .ids = ids,
+                                 .routing_weights = weights};
+    assert_int_equal(moecl_reference_forward(&call), MOECL_OK);
+    assert_memory_equal(ids, ((int32_t[]){0, -1, -1, 1, 0, 1}), sizeof(ids));
+    const double expected[] = {1 / (1 + exp(-3)), 0, 0, 1 / (1 + exp(1)), 1 / (1 + exp(-2)), 1 / (1 + exp(2))};
+    ASSERT_CLOSE(weights, expected, 6, 1e-15);
+}
+
+/* Both tokens prefer expert 0, the first one more: balanced, each gets one. */
+static void sinkhorn_balances(void **state)
+{
+    (void)state;
+    const float router[] = {2, 0, 1, 0}, x[] = {1, 0, 0, 1};
+    moecl_expert_weights experts[2];
+    const float ones[2] = {1, 1};
+    experts[0] = experts[1] = (moecl_expert_weights){.gate = {ones, MOECL_F32, 1, 2, 0, 0},
+                                                     .up = {ones, MOECL_F32, 1, 2, 0, 0},
+                                                     .down = {ones, MOECL_F32, 2, 1, 0, 0}};
+    /* logits of token 0: (2, 1), of token 1: (0.5, 0) by the router [2,2] below */
+    const float rows[] = {router[0], 0.5f, router[2], 0};
+    moecl_layer_weights weights = {.router = {rows, MOECL_F32, 2, 2, 0, 0}, .experts = experts};
+    moecl_layer_options options = {.experts = 2, .hidden = 2, .intermediate = 1, .top_k = 1};
+    int32_t ids[2];
+    moecl_reference_call call = {.options = &options, .weights = &weights, .tokens = 2, .x = x, .ids = ids};
+    assert_int_equal(moecl_reference_forward(&call), MOECL_OK);
+    assert_memory_equal(ids, ((int32_t[]){0, 0}), sizeof(ids));
+    options.router.selection = MOECL_SELECTION_SINKHORN;
+    assert_int_equal(moecl_reference_forward(&call), MOECL_OK);
+    assert_memory_equal(ids, ((int32_t[]){0, 1}), sizeof(ids));
+}
+
+/* Four tokens of two choices, all alike: 3 and 1. Room for two each, by three orders. */
+static void capacity_orders(void **state)
+{
+    (void)state;
+    const float router[] = {0, 2, 1, 3}, x[] = {1, 2, 0.5f, 4};
+    static const struct {
+        moecl_capacity_order order;
+        bool stays[4];
+    } cases[] = {{MOECL_CAPACITY_ORDER_POSITION, {true, true, false, false}},
+                 {MOECL_CAPACITY_ORDER_CHOICE, {true, true, false, false}},
+                 {MOECL_CAPACITY_ORDER_PROBABILITY, {false, true, false, true}}};
+    for (size_t i = 0; i < 3; i++) {
+        struct scalar_layer layer;
+        scalar_layer(&layer, 4, 1, router);
+        layer.options.router.capacity = (moecl_capacity){MOECL_CAPACITY_FACTOR, 2, cases[i].order, false};
+        int32_t ids[4];
+        double weights[4];
+        moecl_reference_call call = {.options = &layer.options,
+                                     .weights = &layer.weights,
+                                     .tokens = 4,
+                                     .x = x,
+                                     .ids = ids,
+                                     .routing_weights = weights};
+        assert_int_equal(moecl_reference_forward(&call), MOECL_OK);
+        for (size_t t = 0; t < 4; t++) {
+            assert_int_equal(ids[t], cases[i].stays[t] ? 3 : -1);
+            assert_true((weights[t] > 0) == cases[i].stays[t]);
+        }
+    }
+}
+
+/* Known answers of Random123's philox4x32-10, and what numbers are made of them. */
+static void random_numbers(void **state)
+{
+    (void)state;
+    double sum = 0, squares = 0;
+    enum { COUNT = 20000 };
+    for (size_t e = 0; e < COUNT; e++) {
+        double uniform = moecl_philox_uniform(7, 3, 5, e, MOECL_PHILOX_SECOND);
+        double normal = moecl_philox_normal(7, 3, 5, e, MOECL_PHILOX_NOISE, NULL);
+        assert_true(uniform > 0 && uniform < 1 && (double)(float)uniform == uniform);
+        sum += uniform - 0.5;
+        squares += normal * normal - 1;
+    }
+    assert_true(fabs(sum / COUNT) < 5 * 0.2887 / sqrt(COUNT));
+    assert_true(fabs(squares / COUNT) < 5 * sqrt(2.0 / COUNT));
+    const double first = moecl_philox_uniform(0, 0, 0, 0, (enum moecl_philox_kind)0);
+    assert_true(first == (double)(2 * (0x6627e8d5u >> 9) + 1) * 0x1p-24);
+    const double other = moecl_philox_uniform(0, 0, 0, 3, (enum moecl_philox_kind)0);
+    assert_true(other == (double)(2 * (0x9b00dbd8u >> 9) + 1) * 0x1p-24);
+}
+
+/* ---------------------------------------------------------------------------------------------- the experts -- */
+
+static void functions(void **state)
+{
+    (void)state;
+    static const struct {
+        moecl_expert_function function;
+        double gate, up, h;
+    } cases[] = {
+        {{.activation = MOECL_ACTIVATION_SILU}, 2, 3, 5.2847824678672941},
+        {{.activation = MOECL_ACTIVATION_SILU, .alpha = 1.702f}, 1, 2, 1.69159153758727},
+        {{.activation = MOECL_ACTIVATION_GELU}, 1, 2, 1.6826894921370859},
+        {{.activation = MOECL_ACTIVATION_GELU_TANH}, 1, 2, 1.68238398121655},
+        {{.activation = MOECL_ACTIVATION_RELU}, -1, 2, 0},
+        {{.activation = MOECL_ACTIVATION_RELU}, 3, 2, 6},
+        {{.activation = MOECL_ACTIVATION_RELU_SQUARED}, 3, 2, 18},
+        {{.activation = MOECL_ACTIVATION_IDENTITY}, 3, 2, 6},
+        {{.activation = MOECL_ACTIVATION_IDENTITY, .up_offset = 1}, 3, 2, 9},
+        {{.activation = MOECL_ACTIVATION_IDENTITY, .ungated = true, .up_offset = 1}, 3, 2, 3},
+        {{.activation = MOECL_ACTIVATION_RELU_SQUARED, .clamp = MOECL_CLAMP_BEFORE, .limit = 2}, 3, -5, -8},
+        {{.activation = MOECL_ACTIVATION_RELU_SQUARED, .clamp = MOECL_CLAMP_AFTER, .limit = 2}, 3, 5, 4},
+        {{.activation = MOECL_ACTIVATION_IDENTITY, .clamp = MOECL_CLAMP_BEFORE, .limit = 2}, -3, 1, -3},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        double h = moecl_reference_function(&cases[i].function, cases[i].gate, cases[i].up);
+        if (!(fabs(h - cases[i].h) <= 1e-7 * fabs(cases[i].h)))
+            fail_msg("case %zu: %.9g instead of %.9g", i, h, cases[i].h);
+    }
+}
+
+/* H = 1, one expert of identity: y is worked out by hand for each part of a layer. */
+static void parts_of_a_layer(void **state)
+{
+    (void)state;
+    const float router = 0, two = 2, three = 3, five = 5, half = 0.5f, x = 4;
+    struct scalar_layer layer;
+    scalar_layer(&layer, 1, 1, &router);
+    layer.options.function = (moecl_expert_function){.activation = MOECL_ACTIVATION_IDENTITY, .ungated = true};
+    layer.experts[0] = (moecl_expert_weights){.up = column(&two, 1), .down = column(&three, 1)};
+    double y = run(&layer, x).y; /* 3 * 2 * 4 */
+    assert_true(y == 24);
+
+    layer.options.function.biased = true; /* 3 * (2 * 4 + 5) + 0.5 */
+    layer.experts[0].up_bias = column(&five, 1);
+    layer.experts[0].down_bias = column(&half, 1);
+    assert_true(run(&layer, x).y == 39.5);
+
+    layer.options.router.scale = 0.5f; /* on the output, then on the input: 3 * (2 * 0.5 * 4 + 5) + 0.5 */
+    assert_true(run(&layer, x).y == 19.75);
+    layer.options.router.weight_on_input = true;
+    assert_true(run(&layer, x).y == 27.5);
+
+    layer.options.output_biased = true; /* + 5 */
+    layer.weights.vectors[MOECL_VECTOR_OUTPUT_BIAS] = column(&five, 1);
+    assert_true(run(&layer, x).y == 32.5);
+
+    layer.options.latent = 1; /* 2 * (3 * (2 * 0.5 * 3 * 4 + 5) + 0.5) + 5 */
+    layer.weights.latent_down = column(&three, 1);
+    layer.weights.latent_up = column(&two, 1);
+    assert_true(run(&layer, x).y == 108);
+
+    layer.options.shared_intermediate = 1; /* + 0.5 * 3 * 2 * 4 */
+    layer.options.shared_function = (moecl_expert_function){.activation = MOECL_ACTIVATION_IDENTITY, .ungated = true};
+    layer.options.shared_scale = 0.5f;
+    layer.weights.shared = (moecl_expert_weights){.up = column(&two, 1), .down = column(&three, 1)};
+    assert_true(run(&layer, x).y == 120);
+
+    const float gates[] = {0, 0}; /* both coefficients 1/2; the output bias has none */
+    layer.options.shared_gate = MOECL_SHARED_GATE_SOFTMAX;
+    layer.weights.shared_gate = (moecl_matrix){gates, MOECL_F32, 2, 1, 0, 0};
+    assert_true(run(&layer, x).y == 103.0 / 2 + 5 + 6);
+}
+
+static void norms_and_zero_experts(void **state)
+{
+    (void)state;
+    /* logits x' * (1, 2), x' = x / sqrt(x^2) * 0.5 = 0.5: p = softmax(0.5, 1); expert 1 is a zero expert */
+    const float router[] = {1, 2}, x = 4, two = 2;
+    struct scalar_layer layer;
+    scalar_layer(&layer, 1, 2, router);
+    layer.weights.router = column(router, 2);
+    layer.options.router.zero_experts = 1;
+    layer.options.router_input = (moecl_input){.normalised = true, .scale = 0.5f};
+    layer.options.expert_input = (moecl_input){.normalised = true, .scaled = true};
+    layer.weights.vectors[MOECL_VECTOR_EXPERT_NORM] = column(&two, 1);
+    layer.options.function = (moecl_expert_function){.activation = MOECL_ACTIVATION_IDENTITY, .ungated = true};
+    struct routed routed = run(&layer, x);
+    const double p = 1 / (1 + exp(-0.5));
+    assert_memory_equal(routed.ids, ((int32_t[]){1, 0}), 2 * sizeof(int32_t));
+    ASSERT_CLOSE(routed.weights, ((double[]){p, 1 - p}), 2, 1e-15);
+    ASSERT_CLOSE(&routed.y, &((double){p * 4 + (1 - p) * 2}), 1, 1e-15); /* x itself; the norm 1, times 2 */
+}
+
+static void tables(void **state)
+{
+    (void)state;
+    const float router[] = {0, 1, 2}, x[] = {1, 1, 1};
+    const int32_t table[] = {2, 0, 1, 2}, token_ids[] = {1, 0, 2}; /* the last is not of the table */
+    struct scalar_layer layer;
+    scalar_layer(&layer, 3, 2, router);
+    layer.options.router.selection = MOECL_SELECTION_TABLE;
+    layer.options.router.table_rows = 2;
+    layer.weights.table = table;
+    int32_t ids[6];
+    moecl_reference_call call = {.options = &layer.options, .weights = &layer.weights, .tokens = 3, .x = x, .ids = ids};
+    assert_int_equal(moecl_reference_forward(&call), MOECL_INVALID_ARGUMENT); /* without token ids */
+    call.token_ids = token_ids;
+    assert_int_equal(moecl_reference_forward(&call), MOECL_OK);
+    assert_memory_equal(ids, ((int32_t[]){1, 2, 2, 0, -1, -1}), sizeof(ids));
+}
+
+/* Matrices with strides are the matrices that they show. */
+static void strides(void **state)
+{
+    (void)state;
+    const float padded[] = {1, 9, 9, 2, 9, 9, 3}; /* a column of stride 3 */
+    const float plain[] = {1, 2, 3};
+    struct scalar_layer layer;
+    scalar_layer(&layer, 3, 3, plain);
+    struct routed expected = run(&layer, 1);
+    layer.weights.router = (moecl_matrix){padded, MOECL_F32, 3, 1, 3, 1};
+    struct routed routed = run(&layer, 1);
+    assert_memory_equal(routed.weights, expected.weights, 3 * sizeof(double));
+    assert_true(routed.y == expected.y);
+}
+
 /* The formulas of moecl.h, token by token, without any of the reference's parts. */
 static void plain_layer(const struct host_layer *layer, const float *x, const int32_t *ids, const double *weights,
                         double *y)
@@ -330,6 +697,20 @@ int main(void)
         cmocka_unit_test(storage_rounds),
         cmocka_unit_test(agrees_with_the_formulas),
         cmocka_unit_test(wrong_arguments),
+        cmocka_unit_test(one_option_at_a_time),
+        cmocka_unit_test(vectors_of_a_router),
+        cmocka_unit_test(sum_of_two),
+        cmocka_unit_test(hierarchical),
+        cmocka_unit_test(sparsemixer),
+        cmocka_unit_test(experts_choose),
+        cmocka_unit_test(sinkhorn_balances),
+        cmocka_unit_test(capacity_orders),
+        cmocka_unit_test(random_numbers),
+        cmocka_unit_test(functions),
+        cmocka_unit_test(parts_of_a_layer),
+        cmocka_unit_test(norms_and_zero_experts),
+        cmocka_unit_test(tables),
+        cmocka_unit_test(strides),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
