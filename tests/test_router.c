@@ -7,6 +7,7 @@
 #include <moecl/reference.h>
 
 #include "../tools/descriptor.h"
+#include "../tools/grammar.h"
 #include "../tools/weights.h"
 #include "device.h"
 #include "random.h"
@@ -52,12 +53,13 @@ static moecl_verify_report verify(moecl_context *context, const struct fixture *
 /* What a case is, for who has to repeat it. */
 static void print_case(const struct fixture *fixture, uint64_t seed)
 {
-    char words[DESCRIPTOR_TEXT];
+    char router[GRAMMAR_TEXT], function[GRAMMAR_TEXT], surroundings[GRAMMAR_TEXT];
     const moecl_layer_options *options = &fixture->options;
-    print_message("           seed %llu: E %zu, H %zu, I %zu, k %zu, T %zu, %s, %s: %s\n", (unsigned long long)seed,
-                  options->experts, options->hidden, options->intermediate, options->top_k, fixture->tokens,
-                  moecl_type_name(options->weights), moecl_type_name(options->activations),
-                  descriptor_text(words, options));
+    print_message("           seed %llu: E %zu, H %zu, I %zu, k %zu, T %zu, %s, %s: %s; %s; %s\n",
+                  (unsigned long long)seed, options->experts, options->hidden, options->intermediate, options->top_k,
+                  fixture->tokens, moecl_type_name(options->weights), moecl_type_name(options->activations),
+                  grammar_router(router, options), grammar_function(function, &options->function),
+                  grammar_surroundings(surroundings, options));
 }
 
 static void check(moecl_context *context, const struct fixture *fixture, moecl_verify_method method, uint64_t seed,

@@ -10,6 +10,7 @@
 #include "command.h"
 #include "descriptor.h"
 #include "device.h"
+#include "grammar.h"
 #include "output.h"
 #include "shapes.h"
 #include "synthetic.h"
@@ -66,11 +67,21 @@ static void result_text(const moecl_verify_report *report, char *text, size_t ca
 
 static const char *const method_names[] = {"auto", "full", "project", NULL};
 
+/* What the layer is, in words: two cells. */
+static void add_words(struct table *table, const moecl_layer_options *layer)
+{
+    char router[GRAMMAR_TEXT], function[GRAMMAR_TEXT], surroundings[GRAMMAR_TEXT];
+    table_cell(table, "%s", grammar_router(router, layer));
+    grammar_surroundings(surroundings, layer);
+    table_cell(table, "%s%s%s", grammar_function(function, &layer->function), surroundings[0] ? "; " : "",
+               surroundings);
+}
+
 /* One row; `report` NULL: the variant does not serve this layer. */
 static void add_row(struct table *table, const struct subject *subject, const moecl_verify_report *report)
 {
     const moecl_layer_options *layer = &subject->layer;
-    char result[256], words[DESCRIPTOR_TEXT];
+    char result[256];
     table_cell(table, "%llu", (unsigned long long)subject->seed);
     table_cell(table, "%zu,%zu,%zu,%zu", layer->experts, layer->hidden, layer->intermediate, layer->top_k);
     table_cell(table, "%zu", subject->tokens);
@@ -81,7 +92,7 @@ static void add_row(struct table *table, const struct subject *subject, const mo
         for (int i = 0; i < 3; i++)
             table_cell(table, "-");
         table_cell(table, "not served by this variant");
-        table_cell(table, "%s", descriptor_text(words, layer));
+        add_words(table, layer);
         return;
     }
     result_text(report, result, sizeof(result));
@@ -89,23 +100,38 @@ static void add_row(struct table *table, const struct subject *subject, const mo
     table_cell(table, "%.1e", report->max_error);
     table_cell(table, "%.1e", report->tolerance);
     table_cell(table, "%s", result);
-    table_cell(table, "%s", descriptor_text(words, layer));
+    add_words(table, layer);
+}
+
+/* Every option of the layer but its sizes and types. */
+static void describe_layer(json_t *json, const moecl_layer_options *layer)
+{
+    json_object_set_new(json, "router", grammar_router_json(&layer->router));
+    json_object_set_new(json, "function", grammar_function_json(&layer->function));
+    json_object_set_new(json, "shared_function", grammar_function_json(&layer->shared_function));
+    json_object_set_new(json, "shared_gate",
+                        json_string(moecl_choice_name(MOECL_CHOICE_SHARED_GATE, (int)layer->shared_gate)));
+    json_object_set_new(json, "shared_scale", output_number((double)layer->shared_scale));
+    json_object_set_new(json, "router_input", grammar_input_json(&layer->router_input));
+    json_object_set_new(json, "expert_input", grammar_input_json(&layer->expert_input));
+    json_object_set_new(json, "latent", json_integer((json_int_t)layer->latent));
+    json_object_set_new(json, "output_biased", json_boolean(layer->output_biased));
 }
 
 static json_t *check_json(const struct subject *subject, const moecl_verify_report *report)
 {
     const moecl_layer_options *layer = &subject->layer;
-    char words[DESCRIPTOR_TEXT];
-    json_t *json =
-        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:s, s:s, s:s}", "seed", (json_int_t)subject->seed,
-                  "experts", (json_int_t)layer->experts, "hidden", (json_int_t)layer->hidden, "intermediate",
-                  (json_int_t)layer->intermediate, "top_k", (json_int_t)layer->top_k, "shared_intermediate",
-                  (json_int_t)layer->shared_intermediate, "tokens", (json_int_t)subject->tokens, "layer",
-                  descriptor_text(words, layer), "dtype", moecl_type_name(layer->weights), "activations",
-                  moecl_type_name(layer->activations), "variant", layer->variant, "result",
-                  !report          ? "unsupported"
-                  : report->passed ? "passed"
-                                   : "failed");
+    json_t *json = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:s, s:s}", "seed",
+                             (json_int_t)subject->seed, "experts", (json_int_t)layer->experts, "hidden",
+                             (json_int_t)layer->hidden, "intermediate", (json_int_t)layer->intermediate, "top_k",
+                             (json_int_t)layer->top_k, "shared_intermediate", (json_int_t)layer->shared_intermediate,
+                             "tokens", (json_int_t)subject->tokens, "dtype", moecl_type_name(layer->weights),
+                             "activations", moecl_type_name(layer->activations), "variant", layer->variant, "result",
+                             !report          ? "unsupported"
+                             : report->passed ? "passed"
+                                              : "failed");
+    if (json)
+        describe_layer(json, layer);
     if (json && report) {
         json_object_set_new(json, "method", json_string(method_names[report->method]));
         json_object_set_new(json, "max_error", output_number(report->max_error));
@@ -322,7 +348,7 @@ static enum outcome print_summary(struct verification *all, struct fault *fault)
 static const struct column columns[] = {{"seed", true, 0},     {"E,H,I,k", false, 16},    {"tokens", true, 0},
                                         {"weights", false, 0}, {"activations", false, 0}, {"variant", false, 7},
                                         {"method", false, 7},  {"error", true, 7},        {"tolerance", true, 0},
-                                        {"result", false, 8},  {"layer", false, 0}};
+                                        {"result", false, 8},  {"router", false, 0},      {"experts", false, 0}};
 
 static enum outcome run_verify(const void *given, struct fault *fault)
 {

@@ -119,7 +119,7 @@ void moecl_bound_scores(const struct moecl_reference_router *router, const doubl
         break;
     case MOECL_SCORE_SQRT_SOFTPLUS:
         for (size_t e = 0; e < router->outputs; e++)
-            bounds->score_errors[e] = bound_rising(sqrt_softplus, logits[e], errors[e]) + sqrt(FLT_MIN);
+            bounds->score_errors[e] = bound_rising(sqrt_softplus, logits[e], errors[e]) + sqrt((double)FLT_MIN);
         break;
     default:
         memcpy(bounds->score_errors, errors, router->outputs * sizeof(double));

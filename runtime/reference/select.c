@@ -41,7 +41,7 @@ void moecl_reference_mask_groups(const struct moecl_reference_router *router, co
     const moecl_router *options = &router->options->router;
     const size_t width = router->outputs / router->groups;
     const double masked = options->group_mask == MOECL_GROUP_MASK_ZERO ? 0 : -INFINITY;
-    int32_t best[MOECL_MAX_EXPERTS];
+    int32_t best[MOECL_MAX_EXPERTS] = {0};
     bool stays[MOECL_MAX_EXPERTS] = {false};
     if (router->groups <= 1 || options->top_groups >= router->groups)
         return;
