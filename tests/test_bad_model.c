@@ -75,12 +75,12 @@ static moecl_status use(moecl_context *context, const char *directory)
     return status;
 }
 
-static void assert_spoilings(const struct spoiling *spoilings, size_t count, size_t shards)
+static void assert_spoilings(const char *original, const struct spoiling *spoilings, size_t count, size_t shards)
 {
     moecl_context *context;
     assert_int_equal(moecl_context_create(&context), MOECL_OK);
     for (size_t i = 0; i < count; i++) {
-        char *directory = checkpoint_copy(MOECL_TEST_DATA "/golden/qwen2_moe");
+        char *directory = checkpoint_copy(original);
         if (shards > 0)
             checkpoint_split(directory, shards);
         assert_int_equal(use(context, directory), MOECL_OK);
@@ -117,7 +117,7 @@ static void test_config(void **state)
         {EDIT, config, "\"num_experts\": 8", "\"num_experts\": 9", MOECL_BAD_FILE,
          "\"model.layers.0.mlp.gate.weight\" has the shape [8, 64], expected [9, 64]"},
     };
-    assert_spoilings(spoilings, sizeof spoilings / sizeof spoilings[0], 0);
+    assert_spoilings(MOECL_TEST_DATA "/golden/qwen2_moe", spoilings, sizeof spoilings / sizeof spoilings[0], 0);
 }
 
 static void test_single_file(void **state)
@@ -154,7 +154,7 @@ static void test_single_file(void **state)
         {EDIT, single, "\"F32\"", "\"Q32\"", MOECL_BAD_FILE, "has the dtype \"Q32\""},
         {EDIT, single, "\"F32\"", "\"F16\"", MOECL_BAD_FILE, "2048 elements of F16 do not fit its 8192 bytes"},
     };
-    assert_spoilings(spoilings, sizeof spoilings / sizeof spoilings[0], 0);
+    assert_spoilings(MOECL_TEST_DATA "/golden/qwen2_moe", spoilings, sizeof spoilings / sizeof spoilings[0], 0);
 }
 
 static void test_shards(void **state)
@@ -184,7 +184,7 @@ static void test_shards(void **state)
          "\"model.layers.0.mlp.experts.9.up_proj.weight\" is not in its shard"},
         {EDIT, second_shard, "up_proj", "xx_proj", MOECL_BAD_FILE, "is not in its shard"},
     };
-    assert_spoilings(spoilings, sizeof spoilings / sizeof spoilings[0], 2);
+    assert_spoilings(MOECL_TEST_DATA "/golden/qwen2_moe", spoilings, sizeof spoilings / sizeof spoilings[0], 2);
 }
 
 /* A tensor that no shard is said to have is missing, though a shard has it. */
@@ -204,6 +204,59 @@ static void test_unlisted_tensor(void **state)
     assert_non_null(strstr(moecl_context_error(context), "\"model.layers.0.mlp.gate.weight\" is missing"));
     scratch_remove(directory);
     moecl_context_destroy(context);
+}
+
+/* Tensors of all experts in one, biases, tables. */
+static void test_layouts(void **state)
+{
+    (void)state;
+    static const struct spoiling fused[] = {
+        {EDIT, single, "[8,32,64]", "[4,64,64]", MOECL_BAD_FILE,
+         "experts.down_proj\" has the shape [4, 64, 64], expected [8, 64, 32] or [8, 32, 64]"},
+        {EDIT, single, "experts.gate_up_proj\"", "experts.gate_up_prox\"", MOECL_BAD_FILE,
+         "experts.gate_up_proj\" is missing"},
+        {EDIT, single, "[8,64]", "[64,8]", MOECL_BAD_FILE, "down_proj_bias\" has the shape [64, 8], expected [8, 64]"},
+        {EDIT, single, "down_proj_bias", "down_proj_bios", MOECL_BAD_FILE, "down_proj_bias\" is missing"},
+        {EDIT, single, "router.bias", "router.bios", MOECL_BAD_FILE, "router.bias\" is missing"},
+    };
+    static const struct spoiling table[] = {
+        {EDIT, single, "[128,3]", "[3,128]", MOECL_BAD_FILE, "has the shape [3, 128], expected [tokens, 3]"},
+        {EDIT, single, "\"I64\"", "\"F64\"", MOECL_BAD_FILE, "has the dtype \"F64\", expected I64 or I32"},
+        {EDIT, single, "tid2eid", "tid2eyd", MOECL_BAD_FILE, "gate.tid2eid\" is missing"},
+    };
+    static const struct spoiling flat[] = {
+        {EDIT, single, "[256,64]", "[64,256]", MOECL_BAD_FILE, "[64, 256], expected [8, "},
+    };
+    assert_spoilings(MOECL_TEST_DATA "/golden/gpt_oss", fused, sizeof fused / sizeof fused[0], 0);
+    assert_spoilings(MOECL_TEST_DATA "/golden/deepseek_v4", table, sizeof table / sizeof table[0], 0);
+    assert_spoilings(MOECL_TEST_DATA "/golden/dbrx", flat, sizeof flat / sizeof flat[0], 0);
+}
+
+/* An id in a table that no expert has. */
+static void test_table_entries(void **state)
+{
+    (void)state;
+    static const int64_t wrong[] = {8, -1, INT64_MAX, INT64_MIN, (int64_t)1 << 32};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        char *directory = checkpoint_copy(MOECL_TEST_DATA "/golden/deepseek_v4");
+        struct tensors tensors = tensors_read(directory, single);
+        json_int_t begin, end;
+        size_t size;
+        moecl_context *context;
+        char *bytes = scratch_read(directory, single, &size);
+        const json_t *entry = json_object_get(tensors.header, "model.layers.0.ffn.gate.tid2eid");
+        assert_int_equal(json_unpack((json_t *)(uintptr_t)entry, "{s:[I,I]}", "data_offsets", &begin, &end), 0);
+        memcpy(bytes + (tensors.data - tensors.bytes) + begin + (json_int_t)sizeof wrong[i] * 5, &wrong[i],
+               sizeof wrong[i]);
+        scratch_write(directory, single, bytes, size);
+        assert_int_equal(moecl_context_create(&context), MOECL_OK);
+        assert_int_equal(use(context, directory), MOECL_BAD_FILE);
+        assert_non_null(strstr(moecl_context_error(context), "gate.tid2eid\": entry 5 is "));
+        moecl_context_destroy(context);
+        tensors_free(&tensors);
+        free(bytes);
+        scratch_remove(directory);
+    }
 }
 
 static void test_directory(void **state)
@@ -252,6 +305,7 @@ int main(void)
         cmocka_unit_test(test_config),    cmocka_unit_test(test_single_file),
         cmocka_unit_test(test_shards),    cmocka_unit_test(test_unlisted_tensor),
         cmocka_unit_test(test_directory), cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_layouts),   cmocka_unit_test(test_table_entries),
     };
     return cmocka_run_group_tests_name("bad_model", tests, NULL, NULL);
 }

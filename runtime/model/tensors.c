@@ -87,6 +87,13 @@ out:
 
 /* ------------------------------------------------------------------------------------------ experts' layouts -- */
 
+/* Whether gate and up, or their biases, are in one tensor: it is there, or is the only way that the family knows. */
+static bool is_fused(const struct finder *finder, enum moecl_role fused, enum moecl_role gate, size_t expert)
+{
+    bool single;
+    return !finder->family->tensors[gate].names[0] || look_for(finder, fused, expert, &single);
+}
+
 /* Where a matrix [out,in] of an expert is. */
 struct block {
     const char *data;
@@ -245,9 +252,8 @@ static moecl_status find_gate_and_up(const struct finder *finder, const struct w
     const enum moecl_role fused = role_of(wanted, GATE_UP);
     const bool interleaved = finder->family->tensors[fused].interleaved;
     struct block block;
-    bool single;
 
-    if (!wanted->function->ungated && look_for(finder, fused, expert, &single)) {
+    if (!wanted->function->ungated && is_fused(finder, fused, role_of(wanted, GATE), expert)) {
         TRY(find_block(finder, fused, expert, 2 * inner, width, &block));
         weights->gate = rows_of(&block, 0, interleaved ? 2 : 1, inner);
         weights->up = rows_of(&block, interleaved ? 1 : inner, interleaved ? 2 : 1, inner);
@@ -270,10 +276,9 @@ static moecl_status find_biases(const struct finder *finder, const struct wanted
     const enum moecl_role fused = role_of(wanted, GATE_UP_BIAS);
     const bool interleaved = finder->family->tensors[role_of(wanted, GATE_UP)].interleaved;
     moecl_matrix both;
-    bool single;
 
     TRY(find_vector(finder, role_of(wanted, DOWN_BIAS), expert, wanted->width, &weights->down_bias));
-    if (!wanted->function->ungated && look_for(finder, fused, expert, &single)) {
+    if (!wanted->function->ungated && is_fused(finder, fused, role_of(wanted, GATE_BIAS), expert)) {
         TRY(find_vector(finder, fused, expert, 2 * inner, &both));
         weights->gate_bias = columns_of(&both, 0, interleaved ? 2 : 1, inner);
         weights->up_bias = columns_of(&both, interleaved ? 1 : inner, interleaved ? 2 : 1, inner);
