@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_noise.c - the random numbers of noisy passes: Philox by its published vectors, the same bits as the host's, and
- * what a route makes of them. */
+/* test_noise.c - the random numbers of noisy passes: Philox by its published vectors, the same bits as the host's,
+ * normal numbers by the normal distribution, and what a route makes of them. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +9,7 @@
 #include "device.h"
 #include "device/program.h"
 #include "random.h"
+#include "reference/philox.h"
 #include "router_model.h"
 #include "stages/random.h"
 #include "stages/route.h"
@@ -26,6 +27,10 @@ static const char *const kernels_text =
     "    philox(counter, words[6 * i + 4], words[6 * i + 5]);\n"
     "    for (uint j = 0; j < 4; j++)\n"
     "        words[6 * i + j] = counter[j];\n"
+    "}\n"
+    "__kernel void show_normals(__global const uint *words, __global float *normals)\n"
+    "{\n"
+    "    normals[get_global_id(0)] = normal_of_word(words[get_global_id(0)]);\n"
     "}\n"
     "__kernel void show_numbers(ulong seed, ulong step, uint token, uint kind, __global float *uniforms,\n"
     "                           __global float *single, __global float *normals)\n"
@@ -53,12 +58,12 @@ static const char *source(const char *name)
 
 static cl_kernel show(moecl_context *context, const char *name)
 {
-    const char *const parts[] = {source("common.cl"), source("philox.cl"), kernels_text};
-    const size_t size = strlen(parts[0]) + strlen(parts[1]) + strlen(parts[2]) + 3;
+    const char *const parts[] = {source("common.cl"), source("normal_table.cl"), source("philox.cl"), kernels_text};
+    const size_t size = strlen(parts[0]) + strlen(parts[1]) + strlen(parts[2]) + strlen(parts[3]) + 4;
     char *text = make(size, 1);
     cl_program program = NULL;
     cl_int code = CL_SUCCESS;
-    snprintf(text, size, "%s\n%s\n%s", parts[0], parts[1], parts[2]);
+    snprintf(text, size, "%s\n%s\n%s\n%s", parts[0], parts[1], parts[2], parts[3]);
     ASSERT_OK(context, moecl_program_build_source(context, text, NULL, &program));
     cl_kernel kernel = clCreateKernel(program, name, &code);
     assert_int_equal(code, CL_SUCCESS);
@@ -179,13 +184,75 @@ static void same_bits_as_on_the_host(void **state)
         struct numbers numbers = draw(*state, seed, step, token, kind, count);
         for (uint32_t e = 0; e < count; e++) {
             const double uniform = model_uniform(seed, step, token, kind, e);
-            const double normal = model_normal(seed, step, token, kind, e);
             assert_true(numbers.uniforms[e] == uniform && numbers.single[e] == uniform);
             assert_true(uniform > 0 && uniform < 1);
-            assert_true(fabs(numbers.normals[e] - normal) <= 2e-6 * fmax(1, fabs(normal)));
+            assert_true(numbers.normals[e] == model_normal(seed, step, token, kind, e));
+            assert_true(moecl_philox_uniform(seed, step, token, e, (enum moecl_philox_kind)kind) == uniform);
+            assert_true(moecl_philox_normal(seed, step, token, e, (enum moecl_philox_kind)kind) == numbers.normals[e]);
         }
         release(&numbers);
     }
+}
+
+/* Normal numbers of `count` words, as the device has them. */
+static float *normals_of(moecl_context *context, uint32_t *words, size_t count)
+{
+    float *normals = make(count, sizeof(*normals));
+    cl_kernel kernel = show(context, "show_normals");
+    cl_mem memory[] = {plain(context, count * sizeof(*words), words), plain(context, count * sizeof(*normals), NULL)};
+    for (cl_uint i = 0; i < 2; i++)
+        assert_int_equal(clSetKernelArg(kernel, i, sizeof(memory[i]), &memory[i]), CL_SUCCESS);
+    run_kernel(context, kernel, count);
+    clReleaseMemObject(memory[0]);
+    read_plain(context, memory[1], count * sizeof(*normals), normals);
+    clReleaseKernel(kernel);
+    return normals;
+}
+
+static int by_rising_word(const void *a, const void *b)
+{
+    const uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* What a normal number exceeds with probability p, by Newton's method from the side where it does not overshoot. */
+static double inverse_of_tail(double p)
+{
+    double x = 0;
+    for (int i = 0; i < 100; i++)
+        x += (erfc(x * sqrt(0.5)) / 2 - p) / (exp(-x * x / 2) / sqrt(2 * acos(-1.0)));
+    return x;
+}
+
+/* Words at both ends of every octave of the tail, and any others: the numbers are those of the normal distribution,
+ * fall while the words rise, and have the sign of the top bit. */
+static void normal_distribution(void **state)
+{
+    enum { OCTAVES = 32, ENDS = 4, MANY = 20000 };
+    const size_t count = OCTAVES * ENDS + (small_sizes() ? 200 : MANY);
+    static uint32_t words[OCTAVES * ENDS + MANY];
+    uint64_t seed = 21;
+    for (size_t i = 0; i < count; i++)
+        words[i] = i < OCTAVES * ENDS ? (0x80000000u >> i / ENDS) + (uint32_t)(i % ENDS) - 2
+                                      : (uint32_t)random_between(&seed, 0, UINT32_MAX) >> random_between(&seed, 0, 20);
+    for (size_t i = 0; i < count; i++)
+        words[i] &= 0x7fffffff;
+    qsort(words, count, sizeof(*words), by_rising_word);
+    float *const positive = normals_of(*state, words, count);
+    for (size_t i = 0; i < count; i++) {
+        const double exact = inverse_of_tail((2.0 * words[i] + 1) * 0x1p-33);
+        if (!(fabs(positive[i] - exact) < 0x1p-19))
+            fail_msg("word %08x: %.9g instead of %.9g", words[i], (double)positive[i], exact);
+        assert_true(positive[i] >= 0 && (i == 0 || positive[i] <= positive[i - 1]));
+        assert_true(positive[i] == model_normal_of_word(words[i]));
+        words[i] |= 0x80000000u;
+    }
+    float *const negative = normals_of(*state, words, count);
+    for (size_t i = 0; i < count; i++)
+        assert_true(negative[i] == -positive[i] && negative[i] == model_normal_of_word(words[i]));
+    assert_true(positive[0] > 6.3f && positive[0] < 6.4f && positive[count - 1] == 0);
+    free(positive);
+    free(negative);
 }
 
 /* Moments of many numbers, within five of their own deviations. */
@@ -302,8 +369,9 @@ static void second_choices(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(published_vectors), cmocka_unit_test(same_bits_as_on_the_host), cmocka_unit_test(moments),
-        cmocka_unit_test(noise_of_logits),   cmocka_unit_test(second_choices),
+        cmocka_unit_test(published_vectors),   cmocka_unit_test(same_bits_as_on_the_host),
+        cmocka_unit_test(normal_distribution), cmocka_unit_test(moments),
+        cmocka_unit_test(noise_of_logits),     cmocka_unit_test(second_choices),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
 }

@@ -446,8 +446,8 @@ static void random_numbers(void **state)
     enum { COUNT = 20000 };
     for (size_t e = 0; e < COUNT; e++) {
         double uniform = moecl_philox_uniform(7, 3, 5, e, MOECL_PHILOX_SECOND);
-        double normal = moecl_philox_normal(7, 3, 5, e, MOECL_PHILOX_NOISE, NULL);
-        assert_true(uniform > 0 && uniform < 1 && (double)(float)uniform == uniform);
+        double normal = moecl_philox_normal(7, 3, 5, e, MOECL_PHILOX_NOISE);
+        assert_true(uniform > 0 && uniform < 1 && (double)(float)uniform == uniform && (double)(float)normal == normal);
         sum += uniform - 0.5;
         squares += normal * normal - 1;
     }
@@ -457,6 +457,9 @@ static void random_numbers(void **state)
     assert_true(first == (double)(2 * (0x6627e8d5u >> 9) + 1) * 0x1p-24);
     const double other = moecl_philox_uniform(0, 0, 0, 3, (enum moecl_philox_kind)0);
     assert_true(other == (double)(2 * (0x9b00dbd8u >> 9) + 1) * 0x1p-24);
+    /* The inverse of the normal distribution's tail at (2 * 0x6627e8d5 + 1) / 2^33 and (2 * 0x1b00dbd8 + 1) / 2^33. */
+    assert_true(fabs(moecl_philox_normal(0, 0, 0, 0, (enum moecl_philox_kind)0) - 0.2558159704) < 0x1p-19);
+    assert_true(fabs(moecl_philox_normal(0, 0, 0, 3, (enum moecl_philox_kind)0) + 1.2509198865) < 0x1p-19);
 }
 
 /* ---------------------------------------------------------------------------------------------- the experts -- */

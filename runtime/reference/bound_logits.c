@@ -36,8 +36,8 @@ static void multiply(const struct work *work, const moecl_matrix *matrix, size_t
     }
 }
 
-/* Bias, softcap and noise add their own: tanh is off by a few units in the last place; a normal number, of the length r
- * of its pair, by a few of r. None of them makes an error of z larger. */
+/* Bias, softcap and noise add their own: tanh is off by a few units in the last place; normal numbers are
+ * exact, what they multiply is not. None of them makes an error of z larger. */
 static void finish(const struct moecl_reference_router *router, const struct work *work, size_t token, double *logits,
                    double *errors)
 {
@@ -53,9 +53,9 @@ static void finish(const struct moecl_reference_router *router, const struct wor
         if (output && options->softcap > 0)
             rounding += 32 * u * fmin(fabs(logits[e]), (double)options->softcap);
         if (output && noisy) {
-            double length, deviation = moecl_reference_softplus(noise[e]);
-            moecl_philox_normal(options->seed, router->step, token, e, MOECL_PHILOX_NOISE, &length);
-            rounding += length * (noise_errors[e] + 32 * u * deviation) + 2 * u * fabs(logits[e]);
+            const double normal = moecl_philox_normal(options->seed, router->step, token, e, MOECL_PHILOX_NOISE);
+            const double deviation = moecl_reference_softplus(noise[e]);
+            rounding += fabs(normal) * (noise_errors[e] + 32 * u * deviation) + 2 * u * fabs(logits[e]);
         }
         errors[e] = moecl_reference_is_masked(logits[e]) ? 0 : errors[e] + rounding;
     }

@@ -58,9 +58,8 @@ void moecl_reference_finish_logits(const struct moecl_reference_router *router, 
     for (size_t e = 0; softcap > 0 && e < router->outputs; e++)
         logits[e] = softcap * tanh(logits[e] / softcap);
     for (size_t e = 0; noise != NULL && e < router->outputs; e++)
-        logits[e] +=
-            moecl_reference_softplus(noise[e]) *
-            moecl_philox_normal(router->options->router.seed, router->step, token, e, MOECL_PHILOX_NOISE, NULL);
+        logits[e] += moecl_reference_softplus(noise[e]) *
+                     moecl_philox_normal(router->options->router.seed, router->step, token, e, MOECL_PHILOX_NOISE);
 }
 
 /* to[t * columns + r] = (W x_t)_r */

@@ -11,8 +11,7 @@ enum moecl_philox_kind { MOECL_PHILOX_JITTER = 1, MOECL_PHILOX_NOISE = 2, MOECL_
 
 /* In (0,1), exact in fp32. */
 double moecl_philox_uniform(uint64_t seed, uint64_t step, size_t token, size_t element, enum moecl_philox_kind kind);
-/* N(0,1); *radius (NULL: not wanted) is the length that a cosine or a sine multiplied. */
-double moecl_philox_normal(uint64_t seed, uint64_t step, size_t token, size_t element, enum moecl_philox_kind kind,
-                           double *radius);
+/* N(0,1), exact in fp32. */
+double moecl_philox_normal(uint64_t seed, uint64_t step, size_t token, size_t element, enum moecl_philox_kind kind);
 
 #endif

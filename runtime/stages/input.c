@@ -12,7 +12,7 @@ moecl_status moecl_input_kernel_create(struct moecl_context *context, const moec
     char text[128];
     snprintf(text, sizeof(text), "-DACTIVATION_TYPE=%s -DNORMALISED=%d -DSCALED=%d", moecl_type_name(activations),
              (int)options->normalised, options->normalised && options->scaled);
-    return moecl_kernel_create(context, "philox.cl input.cl", text, "make_input", kernel);
+    return moecl_kernel_create(context, "normal_table.cl philox.cl input.cl", text, "make_input", kernel);
 }
 
 moecl_status moecl_input_enqueue(cl_kernel kernel, struct moecl_chain *chain, const struct moecl_input_call *call)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* route.c - launches cl/route.cl, which has cl/philox.cl and cl/scores.cl before it. */
+/* route.c - launches cl/route.cl, which has cl/normal_table.cl, cl/philox.cl and cl/scores.cl before it. */
 #include "route.h"
 
 #include "device/memory.h"
@@ -21,7 +21,7 @@ enum has {
 moecl_status moecl_route_kernels_create(struct moecl_context *context, const moecl_layer_options *options,
                                         struct moecl_route_kernels *kernels)
 {
-    static const char *const files = "philox.cl scores.cl route.cl";
+    static const char *const files = "normal_table.cl philox.cl scores.cl route.cl";
     moecl_status status = MOECL_OK;
     *kernels = (struct moecl_route_kernels){
         .experts = options->experts,

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../../cl/normal_table.cl"
+
 enum { KIND_NOISE = 2, KIND_SECOND = 3 };
 
 /* -------------------------------------------------------------------------------------------- random numbers -- */
@@ -23,19 +25,39 @@ void model_philox(uint32_t counter[4], const uint32_t key[2])
     }
 }
 
-double model_uniform(uint64_t seed, uint64_t step, uint32_t token, uint32_t kind, uint32_t element)
+static uint32_t random_word(uint64_t seed, uint64_t step, uint32_t token, uint32_t kind, uint32_t element)
 {
     uint32_t counter[4] = {element / 4, token | kind << 28, (uint32_t)step, (uint32_t)(step >> 32)};
     const uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
     model_philox(counter, key);
-    return (2.0 * (double)(counter[element % 4] >> 9) + 1.0) / 16777216.0;
+    return counter[element % 4];
+}
+
+double model_uniform(uint64_t seed, uint64_t step, uint32_t token, uint32_t kind, uint32_t element)
+{
+    return (2.0 * (double)(random_word(seed, step, token, kind, element) >> 9) + 1.0) / 16777216.0;
+}
+
+double model_normal_of_word(uint32_t word)
+{
+    const uint32_t odd = 2 * (word % 0x80000000) + 1;
+    size_t octave = 0;
+    while (odd < (uint64_t)0x80000000 >> octave)
+        octave++;
+    const uint64_t y = ((uint64_t)1 << 32) - ((uint64_t)odd << octave);
+    static const int powers[] = {4, 3, 2, 1, 0};
+    uint64_t sum = normal_table[octave][5];
+    sum = (sum * y) >> 32; /* a coefficient of y^6 there is not */
+    sum = (sum * y) >> 32;
+    for (size_t i = 0; i < 5; i++)
+        sum = ((sum * y) >> 32) + normal_table[octave][powers[i]];
+    const double magnitude = floor((double)sum / 256 + 0.5) / 2097152;
+    return word < 0x80000000 ? magnitude : -magnitude;
 }
 
 double model_normal(uint64_t seed, uint64_t step, uint32_t token, uint32_t kind, uint32_t element)
 {
-    const double u = model_uniform(seed, step, token, kind, element & ~1u);
-    const double angle = 2.0 * acos(-1.0) * model_uniform(seed, step, token, kind, element | 1u);
-    return sqrt(-2.0 * log(u)) * (element % 2 == 0 ? cos(angle) : sin(angle));
+    return model_normal_of_word(random_word(seed, step, token, kind, element));
 }
 
 /* ---------------------------------------------------------------------------------------------------- scores -- */

@@ -45,5 +45,7 @@ void model_philox(uint32_t counter[4], const uint32_t key[2]);
 /* Element `element` of the random numbers of one token; kind as in cl/philox.cl. */
 double model_uniform(uint64_t seed, uint64_t step, uint32_t token, uint32_t kind, uint32_t element);
 double model_normal(uint64_t seed, uint64_t step, uint32_t token, uint32_t kind, uint32_t element);
+/* The normal number of a word of Philox. */
+double model_normal_of_word(uint32_t word);
 
 #endif
