@@ -204,11 +204,37 @@ static void near_ties_of_every_kind(void **state)
     }
 }
 
+/* A masked expert adds nothing to the mass, also where its score would be -infinity; the one after it fills that up. */
+static void masked_in_the_mass(void **state)
+{
+    (void)state;
+    static const int32_t table[TOP_K] = {2, 0, 3}, token_ids[TOKENS] = {0}, expected[TOP_K] = {2, 0, -1};
+    const moecl_layer_options options = {
+        .experts = EXPERTS,
+        .hidden = 1,
+        .intermediate = 1,
+        .top_k = TOP_K,
+        .router = {.score = MOECL_SCORE_LOGIT, .selection = MOECL_SELECTION_TABLE, .table_rows = 1, .top_p = 0.9f}};
+    const moecl_layer_weights weights = {.table = table};
+    double logits[TOKENS * EXPERTS];
+    for (size_t i = 0; i < TOKENS * EXPERTS; i++)
+        logits[i] = i % EXPERTS == 2 ? -INFINITY : 1;
+    struct answer answer;
+    answer_make(&answer, &options, &weights, logits, 1e-6, token_ids, false);
+    assert_memory_equal(answer.exact.ids, expected, sizeof(expected));
+    assert_true(answer.exact.weights[0] == 0 && answer.exact.weights[1] == 1 && answer.exact.weights[2] == 0);
+    assert_true(accepted(&answer));
+    assert_int_equal(answer.report.near_ties, 0);
+    assert_true(id_is_seen(&answer, 2, 3));
+    answer_free(&answer);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_wrong_choice),
         cmocka_unit_test(near_ties_of_every_kind),
+        cmocka_unit_test(masked_in_the_mass),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

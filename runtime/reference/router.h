@@ -58,7 +58,7 @@ void moecl_reference_score_groups(const struct moecl_reference_router *router, c
 void moecl_reference_mask_groups(const struct moecl_reference_router *router, const double *group_scores, double *keys);
 /* The `count` largest of the keys [outputs], in falling order, ties to the lower index. */
 void moecl_reference_largest(const double *keys, size_t outputs, size_t count, int32_t *ids);
-/* The scores that the choices `ids` [slots] have, of which -1 have none; of SPARSEMIXER round by round. */
+/* The scores that the choices `ids` [slots] have, 0 of -1 and of masked experts; of SPARSEMIXER round by round. */
 void moecl_reference_choice_scores(const struct moecl_reference_router *router, const double *logits,
                                    const double *scores, const int32_t *ids, double *choice_scores);
 /* Makes -1 of the choices beyond the top-p mass and below the threshold. */

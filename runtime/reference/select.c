@@ -73,7 +73,7 @@ void moecl_reference_choice_scores(const struct moecl_reference_router *router, 
     const moecl_router *options = &router->options->router;
     bool taken[MOECL_MAX_EXPERTS] = {false};
     for (size_t j = 0; j < router->slots; j++) {
-        if (ids[j] < 0) {
+        if (ids[j] < 0 || moecl_reference_is_masked(logits[ids[j]])) {
             choice_scores[j] = 0;
             continue;
         }
