@@ -382,8 +382,9 @@ typedef enum moecl_clamp {
  *
  *     g = W_gate x + b_gate,  u = W_up x + b_up,  h = act(g) * (u + up_offset),  z = W_down h + b_down
  *
- * and where `ungated`, of the up matrix alone: h = act(W_up x + b_up). The biases are there where `biased`. The swiglu
- * of GPT-OSS is {.activation = SILU, .alpha = 1.702, .clamp = BEFORE, .limit = 7, .up_offset = 1}. */
+ * and where `ungated`, of the up matrix alone: h = act(g), g = W_up x + b_up, clamped as a gate: BEFORE makes it
+ * act(min(g, limit)), AFTER min(act(g), limit). The biases are there where `biased`. The swiglu of GPT-OSS is
+ * {.activation = SILU, .alpha = 1.702, .clamp = BEFORE, .limit = 7, .up_offset = 1}. */
 typedef struct moecl_expert_function {
     moecl_activation activation;
     bool ungated;
