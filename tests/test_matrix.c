@@ -142,10 +142,10 @@ static void check_packing(const struct moecl_layout *layout, const struct moecl_
             k = i % shape->in;
         }
         unsigned char expected[4] = {0};
-        if (there && (row < first || row >= end))
-            memcpy(expected, unset, size); /* another's row stays as it is */
-        else if (!there && (panel < touched_first || panel >= touched_end))
-            memcpy(expected, unset, size); /* so does the padding of a panel that none of the rows is in */
+        /* Another's row stays as it is, and so does the padding of a panel that none of the rows is in. */
+        const bool left = there ? row < first || row >= end : panel < touched_first || panel >= touched_end;
+        if (left)
+            memcpy(expected, unset, size);
         else if (there)
             element(is_up ? up : gate, row, k, shape->type, expected);
         assert_memory_equal(packed + i * size, expected, size);

@@ -97,12 +97,12 @@ static void describe(const struct route *route)
     print_message("           E %zu + %zu, k %zu, T %zu, %s, %s, groups %zu of %zu (%s, %s), bias %d %d, "
                   "top_p %g, threshold %g, weight %s, %s, noisy %d (%d %d), softcap %g, jitter %g\n",
                   route->options.experts, r->zero_experts, route->options.top_k, route->tokens,
-                  moecl_choice_name(MOECL_CHOICE_SCORE, r->score),
-                  moecl_choice_name(MOECL_CHOICE_SELECTION, r->selection), r->top_groups, r->groups,
-                  moecl_choice_name(MOECL_CHOICE_GROUP_SCORE, r->group_score),
-                  moecl_choice_name(MOECL_CHOICE_GROUP_MASK, r->group_mask), r->biased, r->selection_biased,
-                  (double)r->top_p, (double)r->threshold, moecl_choice_name(MOECL_CHOICE_WEIGHT, r->weight),
-                  moecl_choice_name(MOECL_CHOICE_NORMALISATION, r->normalisation), route->noisy, r->noise,
+                  moecl_choice_name(MOECL_CHOICE_SCORE, (int)r->score),
+                  moecl_choice_name(MOECL_CHOICE_SELECTION, (int)r->selection), r->top_groups, r->groups,
+                  moecl_choice_name(MOECL_CHOICE_GROUP_SCORE, (int)r->group_score),
+                  moecl_choice_name(MOECL_CHOICE_GROUP_MASK, (int)r->group_mask), r->biased, r->selection_biased,
+                  (double)r->top_p, (double)r->threshold, moecl_choice_name(MOECL_CHOICE_WEIGHT, (int)r->weight),
+                  moecl_choice_name(MOECL_CHOICE_NORMALISATION, (int)r->normalisation), route->noisy, r->noise,
                   r->random_second, (double)r->softcap, (double)r->jitter);
 }
 

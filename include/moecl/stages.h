@@ -160,7 +160,7 @@ typedef enum moecl_layer_part {
     MOECL_PART_SHARED_GATE_UP, /* 1 group  [S,H], activated; NULL without a shared expert */
     MOECL_PART_SHARED_DOWN,    /* 1 group  [H,S]; NULL without a shared expert */
     MOECL_PART_LATENT_DOWN,    /* 1 group  [L,H]; NULL without a latent projection */
-    MOECL_PART_LATENT_UP,       /* 1 group  [H,L]; NULL without a latent projection */
+    MOECL_PART_LATENT_UP,      /* 1 group  [H,L]; NULL without a latent projection */
     MOECL_PART_COUNT
 } moecl_layer_part;
 MOECL_API moecl_matrices *moecl_layer_matrices(moecl_layer *layer, moecl_layer_part part);

@@ -336,20 +336,21 @@ out:
 }
 
 /* Checks, binds the workspace, queues every chunk. */
-static moecl_status enqueue(struct moecl_pass *pass, cl_uint wait_count, const cl_event *wait, cl_event *event)
+static moecl_status enqueue(const struct moecl_pass *asked, cl_uint wait_count, const cl_event *wait, cl_event *event)
 {
-    moecl_layer *layer = pass->layer;
-    const size_t tokens = pass->forward->tokens;
+    moecl_layer *layer = asked->layer;
+    const size_t tokens = asked->forward->tokens;
     moecl_status status = MOECL_OK;
     struct moecl_chain chain;
-    TRY(check_pass(pass));
+    struct moecl_pass pass = *asked;
+    pass.chain = &chain;
+    TRY(check_pass(&pass));
     if (tokens > 0) {
-        TRY(moecl_workspace_chunk(layer, tokens, &pass->chunk_tokens));
-        TRY(moecl_workspace_bind(layer, tokens, &pass->chunk_tokens));
+        TRY(moecl_workspace_chunk(layer, tokens, &pass.chunk_tokens));
+        TRY(moecl_workspace_bind(layer, tokens, &pass.chunk_tokens));
     }
     TRY(moecl_chain_begin(&chain, layer->context, wait_count, wait));
-    pass->chain = &chain;
-    TRY(moecl_chain_end(&chain, run_chunks(pass), event));
+    TRY(moecl_chain_end(&chain, run_chunks(&pass), event));
 out:
     if (status != MOECL_OK)
         moecl_error_append(&layer->context->error, status,
@@ -364,7 +365,7 @@ moecl_status moecl_layer_forward(moecl_layer *layer, const moecl_forward *forwar
 {
     if (!layer || !forward)
         return MOECL_INVALID_ARGUMENT;
-    struct moecl_pass pass = {.layer = layer, .forward = forward};
+    const struct moecl_pass pass = {.layer = layer, .forward = forward};
     return enqueue(&pass, num_events_in_wait_list, event_wait_list, event);
 }
 
@@ -373,7 +374,7 @@ moecl_status moecl_layer_forward_timed(moecl_layer *layer, const moecl_forward *
     moecl_status status = MOECL_OK;
     if (!layer || !forward || !times)
         return MOECL_INVALID_ARGUMENT;
-    struct moecl_pass pass = {.layer = layer, .forward = forward, .times = times};
+    const struct moecl_pass pass = {.layer = layer, .forward = forward, .times = times};
     CL_TRY(&layer->context->error, clFinish(layer->context->queue));
     TRY(enqueue(&pass, 0, NULL, NULL));
 out:
@@ -385,7 +386,7 @@ moecl_status moecl_route(moecl_layer *layer, const moecl_forward *forward, moecl
 {
     if (!layer || !forward)
         return MOECL_INVALID_ARGUMENT;
-    struct moecl_pass pass = {.layer = layer, .forward = forward, .route_only = true, .logits = logits};
+    const struct moecl_pass pass = {.layer = layer, .forward = forward, .route_only = true, .logits = logits};
     return enqueue(&pass, num_events_in_wait_list, event_wait_list, event);
 }
 
