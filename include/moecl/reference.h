@@ -43,7 +43,7 @@ typedef struct moecl_verify_report {
     moecl_verify_method method; /* the one used */
     bool passed;
     size_t id_mismatches; /* tokens whose expert ids differ from the reference's, near-ties apart */
-    size_t near_ties;     /* tokens whose ids differ where the scores that decide are closer than fp32 can tell */
+    size_t near_ties;     /* tokens whose ids differ where what decides is closer than fp32 can tell */
     double max_error;     /* |y - reference| / max |reference| (projection: a stage's) where it is worst in proportion
                            * to its tolerance; DBL_MAX for NaN and infinity */
     double tolerance;     /* what max_error may be; the rounding of y to f16 or bf16 is part of it */
@@ -52,7 +52,9 @@ typedef struct moecl_verify_report {
 } moecl_verify_report;
 
 /* Runs the layer on x (f32 [T,H] in host memory) and compares it with the reference. `weights` must be what the layer
- * was given. A check that fails is a report with passed = false, not a failing status. */
+ * was given. Token ids of a layer with an id table are drawn from `seed`; a layer whose noisy passes are other than its
+ * quiet ones is checked in both, the step drawn from `seed` too. By projection, many tokens are checked in several
+ * passes. A check that fails is a report with passed = false, not a failing status. */
 MOECL_API moecl_status moecl_verify(moecl_context *context, moecl_layer *layer, const moecl_layer_weights *weights,
                                     size_t tokens, const float *x, moecl_verify_method method, uint64_t seed,
                                     moecl_verify_report *report);
