@@ -26,6 +26,14 @@ def short(error):
     return (lines[0] if lines else type(error).__name__)[:160]
 
 
+def available_memory():
+    with open("/proc/meminfo", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("MemAvailable:"):
+                return 1024 * int(line.split()[1])
+    return 0
+
+
 # --------------------------------------------------------------------------------------------------- moecl --
 
 
@@ -34,8 +42,7 @@ class Client:
 
     def __init__(self, library, device):
         self.library = ctypes.CDLL(library)
-        for name in ("make",):
-            getattr(self.library, f"compare_{name}").restype = ctypes.c_void_p
+        self.library.compare_make.restype = ctypes.c_void_p
         for name in ("error", "title", "variant"):
             getattr(self.library, f"compare_{name}").restype = ctypes.c_char_p
         self.handle = ctypes.c_void_p(self.library.compare_make())
@@ -68,8 +75,6 @@ def pointer(tensor):
 
 
 class Moecl:
-    copies = 1.0  # of the weights, that it holds
-
     def __init__(self, client, shape, dtype, variant):
         self.client = client
         self.variant = variant.encode()  # the layer's options point to it
@@ -103,8 +108,6 @@ class Torch:
     """OLMoE's expert module of transformers, with one of the implementations that transformers has for all models.
     The implementations share the module and its weights."""
 
-    copies = 1.0
-
     def __init__(self, shape, dtype):
         from transformers.models.olmoe.modeling_olmoe import OlmoeExperts
 
@@ -126,8 +129,6 @@ class Torch:
 
 
 class TorchImplementation:
-    copies = 0.0
-
     def __init__(self, torch_block, implementation):
         self.block, self.implementation = torch_block, implementation
 
@@ -162,8 +163,6 @@ class TorchImplementation:
 class OnnxRuntime:
     """One com.microsoft.MoE node. Its router takes the softmax over the k largest logits, so logits that are the
     logarithms of the routing weights make it choose and weigh as told."""
-
-    copies = 1.0
 
     def __init__(self, shape, dtype, threads):
         import onnxruntime
@@ -234,14 +233,6 @@ class OnnxRuntime:
 
     def close(self):
         self.session = self.bindings = self.gate_up = self.down = None
-
-
-def available_memory():
-    with open("/proc/meminfo", encoding="ascii") as file:
-        for line in file:
-            if line.startswith("MemAvailable:"):
-                return 1024 * int(line.split()[1])
-    return 0
 
 
 IMPLEMENTATIONS = {"torch-eager": "eager", "torch-batched": "batched_mm", "torch-grouped": "grouped_mm"}
