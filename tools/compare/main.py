@@ -211,6 +211,16 @@ class Comparison:
         self.cells.append(figures.judge(cell))
 
     def run(self):
+        """True where the user had enough; what was measured until then is not lost."""
+        try:
+            self.measure_all()
+        except KeyboardInterrupt:
+            progress("")
+            print("compare: interrupted: the cells until now", file=sys.stderr)
+            return True
+        return False
+
+    def measure_all(self):
         for shape in self.options.shapes:
             for dtype in self.options.dtypes:
                 needed = self.copies(dtype) * shape.weight_bytes(dtype)
@@ -253,13 +263,13 @@ def main(arguments):
 
     try:
         comparison = Comparison(options)
-        comparison.run()
+        interrupted = comparison.run()
     except Absent as error:
         print(f"compare: {error}", file=sys.stderr)
         return 3
     comparison.report()
     comparison.client.close()
-    return 1 if comparison.wrong else 0
+    return 130 if interrupted else 1 if comparison.wrong else 0
 
 
 if __name__ == "__main__":
