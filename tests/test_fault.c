@@ -139,11 +139,14 @@ static void test_layer(void **state)
 static moecl_status run_across(moecl_context *context)
 {
     enum { TOKENS = 3, EXPERTS = 4, WORKSPACE = 2048 };
+    /* The ids, then scores of 0. */
+    const int32_t content[WORKSPACE / 4] = {0, -1, 2, 3};
+    const float bias[EXPERTS] = {0};
+    const moecl_matrix selection_bias = {bias, MOECL_F32, 1, EXPERTS, 0, 0};
     cl_mem memory = NULL;
     moecl_layer *layer = NULL;
     uint32_t load[EXPERTS];
     moecl_load_statistics figures;
-    const int32_t ids[TOKENS * EXPERTS] = {0, -1, 2, 3};
     const moecl_layer_options options = {.experts = EXPERTS,
                                          .hidden = 8,
                                          .intermediate = 1,
@@ -154,7 +157,7 @@ static moecl_status run_across(moecl_context *context)
     if (status == MOECL_OK)
         status = moecl_buffer_create(context, CL_MEM_READ_WRITE, WORKSPACE + 8192, "all", &memory);
     if (status == MOECL_OK)
-        status = moecl_buffer_write(context, (moecl_buffer){memory, 0}, sizeof(ids), ids);
+        status = moecl_buffer_write(context, (moecl_buffer){memory, 0}, sizeof(content), content);
     const moecl_buffer input = {memory, 0}, workspace = {memory, WORKSPACE};
     const moecl_expert_choice_call choice = {.tokens = TOKENS,
                                              .experts = EXPERTS,
@@ -178,6 +181,8 @@ static moecl_status run_across(moecl_context *context)
         status = moecl_statistics_read(context, TOKENS, EXPERTS, EXPERTS, input, load, &figures);
     if (status == MOECL_OK)
         status = moecl_layer_create(context, &options, &layer);
+    if (status == MOECL_OK)
+        status = moecl_layer_set_vector(layer, MOECL_VECTOR_SELECTION_BIAS, &selection_bias);
     if (status == MOECL_OK)
         status = moecl_layer_update_selection_bias(layer, TOKENS, input, 0.5f, 0, NULL, NULL);
     if (status == MOECL_OK)

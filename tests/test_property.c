@@ -110,10 +110,10 @@ static void check_given_routing(struct fixture *fixture, uint64_t seed)
     bool all_valid = true;
     random_fill(&seed, 1, weights, fixture->routings);
     for (size_t a = 0; a < fixture->routings; a++) {
-        const int32_t invalid[] = {-1, INT32_MIN, INT32_MAX, (int32_t)options->experts};
+        const int32_t outside[] = {-1, INT32_MIN, INT32_MAX, (int32_t)options->experts};
         size_t pick = random_between(&seed, 0, 15);
-        ids[a] = pick < 4 ? invalid[pick] : (int32_t)random_between(&seed, 0, options->experts - 1);
-        all_valid = all_valid && pick >= 4;
+        ids[a] = pick < 4 ? outside[pick] : (int32_t)random_between(&seed, 0, options->experts - 1);
+        all_valid = all_valid && (ids[a] == -1 || pick >= 4); /* -1 is a choice that is not used */
     }
     struct array device_ids = array_make(fixture->context, fixture->routings * sizeof *ids, ids);
     struct array device_weights = array_make(fixture->context, fixture->routings * sizeof *weights, weights);
