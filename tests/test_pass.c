@@ -11,7 +11,13 @@
 #include "layers.h"
 #include "random.h"
 
-static const moecl_layer_options base = {.experts = 6, .hidden = 20, .intermediate = 9, .top_k = 2, .variant = "tile"};
+/* Tiles of few rows on every device, so that few tokens need several. */
+static const moecl_layer_options base = {.experts = 6,
+                                         .hidden = 20,
+                                         .intermediate = 9,
+                                         .top_k = 2,
+                                         .variant = "tile",
+                                         .parameters = "group_rows=1,item_rows=4"};
 
 /* ------------------------------------------------------------------------------------ tokens that depend on each other
  * -- */
