@@ -55,14 +55,7 @@
 #endif
 
 #define PANEL_COLUMNS (16 * ITEM_VECTORS)
-#define GATE_COLUMNS 8 /* of gate, then as many of up */
 #define TILE_ROWS (GROUP_ROWS * ITEM_ROWS)
-
-/* The forms of C; runtime/experts/tile.c has the same. */
-#define FORM_ROWS 0u             /* of one matrix, as it is         -> [rows, N] */
-#define FORM_ACTIVATED_ROWS 1u   /* h of the expert's function      -> [rows, N] */
-#define FORM_ACTIVATED_PACKED 2u /* h of the expert's function      -> packed */
-#define FORM_LINEAR 3u           /* of two matrices, gate, then up  -> [rows, 2N] */
 
 /* One by one: Oclgrind takes a vector put together from variables and a constant for uninitialised. */
 inline void set_tile(__global uint *entry, uint group, uint first_row, uint rows)
@@ -148,80 +141,6 @@ __kernel void tile_pack(__global const uchar *x_memory, ulong x_offset, __global
         }                                                                                                              \
     } while (0)
 
-/* Stores up to `count` of 8 values, `stride` apart. */
-inline void store_some(__global float *to, ulong stride, uint count, float8 values)
-{
-    float value[8];
-    vstore8(values, 0, value);
-    _Pragma("unroll") for (uint c = 0; c < 8; c++) if (c < count) to[c * stride] = value[c];
-}
-
-inline void store_row(__global float *to, uint count, float8 values)
-{
-    if (count >= 8)
-        vstore8(values, 0, to);
-    else
-        store_some(to, 1, count, values);
-}
-
-/* Up to `count` of 8 values from `from`, zeros behind them. */
-inline float8 load_some(__global const float *from, uint count)
-{
-    float value[8];
-    _Pragma("unroll") for (uint c = 0; c < 8; c++) value[c] = c < count ? from[c] : 0.0f;
-    return vload8(0, value);
-}
-
-/* The biases of 16 columns of a panel, as columns lie there; `biases` are the expert's. */
-inline float16 load_biases(__global const float *biases, bool gated, uint width, uint column)
-{
-    const uint low = gated ? column / 2 : column, high = gated ? low : column + 8;
-    float value[16];
-    vstore8(load_some(biases + low, width - min(low, width)), 0, value);
-    vstore8(load_some(biases + (gated ? width : 0) + high, width - min(high, width)), 1, value);
-    return vload16(0, value);
-}
-
-/* Stores 16 columns of one row in the form asked for. `column` counts the panels' columns, gate and up alike; `width`
- * is N. */
-inline void store_columns(__global float *output, uint form, uint width, uint column, ulong row, ulong tile, uint lane,
-                          float16 sum)
-{
-    float value[16]; /* and not sum.lo and sum.hi: Oclgrind takes an element of sum.hi for uninitialised */
-    vstore16(sum, 0, value);
-    float8 low = vload8(0, value), high = vload8(1, value);
-#if UNGATED
-    if (form != FORM_ROWS) {
-        low = expert_activation(low);
-        high = expert_activation(high);
-    }
-    const uint second = column + 8;
-    if (form == FORM_ACTIVATED_PACKED) {
-        __global float *packed = output + tile * width * TILE_ROWS + lane;
-        store_some(packed + (ulong)column * TILE_ROWS, TILE_ROWS, width - min(column, width), low);
-        store_some(packed + (ulong)second * TILE_ROWS, TILE_ROWS, width - min(second, width), high);
-        return;
-    }
-#else
-    if (form == FORM_ACTIVATED_PACKED || form == FORM_ACTIVATED_ROWS || form == FORM_LINEAR) {
-        const uint first = column / 2;
-        const uint count = width - min(first, width);
-        if (form == FORM_ACTIVATED_PACKED) {
-            store_some(output + (tile * width + first) * TILE_ROWS + lane, TILE_ROWS, count,
-                       expert_function(low, high));
-        } else if (form == FORM_ACTIVATED_ROWS) {
-            store_row(output + row * width + first, count, expert_function(low, high));
-        } else {
-            store_row(output + row * 2 * width + first, count, low);
-            store_row(output + row * 2 * width + width + first, count, high);
-        }
-        return;
-    }
-#endif
-    store_row(output + row * width + column, width - min(column, width), low);
-    store_row(output + row * width + column + 8, width - min(column + 8, width), high);
-}
-
 __kernel __attribute__((reqd_work_group_size(GROUP_ROWS, GROUP_COLUMNS, 1))) void
 tile_multiply(__global const float *packed_memory, ulong packed_offset, __global const uchar *weights_memory,
               ulong weights_offset, __global const uint4 *map_memory, ulong map_offset, uint bound, uint depth,
@@ -300,6 +219,6 @@ tile_multiply(__global const float *packed_memory, ulong packed_offset, __global
     for (uint r = 0; r < ITEM_ROWS; r++)
         for (uint v = 0; v < ITEM_VECTORS; v++)
             if (lane + r < entry.z || form == FORM_ACTIVATED_PACKED)
-                store_columns(output, form, width, panel * PANEL_COLUMNS + 16 * v, entry.y + lane + r, tile, lane + r,
-                              sum[r][v]);
+                store_columns(output, form, width, panel * PANEL_COLUMNS + 16 * v, entry.y + lane + r,
+                              (ulong)tile * width * TILE_ROWS + lane + r, TILE_ROWS, sum[r][v]);
 }

@@ -12,7 +12,7 @@
 
 #include <moecl/moecl.h>
 
-enum { MOECL_GATE_COLUMNS = 8 };       /* of gate, then as many of up; cl/tile.cl has the same */
+enum { MOECL_GATE_COLUMNS = 8 };       /* of gate, then as many of up; cl/columns.cl has the same */
 enum { MOECL_MAX_PANEL_COLUMNS = 64 }; /* bounds the packing buffer on the stack */
 
 struct moecl_layout {

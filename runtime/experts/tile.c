@@ -86,7 +86,7 @@ static moecl_status create_kernel(const struct moecl_gemm *gemm, const char *nam
              gemm->values[GROUP_ROWS], gemm->values[GROUP_COLUMNS], gemm->values[ITEM_ROWS], gemm->values[ITEM_VECTORS],
              gemm->values[STAGE_DEPTH], gemm->values[TILE_BLOCK], moecl_type_name(product->weights),
              moecl_type_name(product->activations), specialised);
-    return moecl_kernel_create(gemm->context, "activation.cl tile.cl", options, name, kernel);
+    return moecl_kernel_create(gemm->context, "activation.cl columns.cl tile.cl", options, name, kernel);
 }
 
 static moecl_status create(struct moecl_context *context, const unsigned *values, struct moecl_gemm **created)

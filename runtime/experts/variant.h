@@ -21,7 +21,7 @@
 
 struct moecl_variant;
 
-/* What a product writes, biases added. The values are those of cl/tile.cl and cl/clblast.cl. */
+/* What a product writes, biases added. The values are those of cl/columns.cl and cl/clblast.cl. */
 enum moecl_form {
     MOECL_FORM_ROWS = 0,             /* of one matrix, as it is        -> f32 [rows,N] */
     MOECL_FORM_ACTIVATED_ROWS = 1,   /* h of the matrices' function    -> f32 [rows,N] */
@@ -77,6 +77,7 @@ struct moecl_variant {
     const char *name;
     struct moecl_parameter_space space;
     size_t largest_part; /* elements of weights that one buffer may hold; 0: as many as the device allows */
+    bool (*suits)(const moecl_device_info *info); /* whether it is preferred on such a device; NULL: on every one */
     /* The values fitted to a device. */
     void (*fit)(const moecl_device_info *info, unsigned *values);
     moecl_status (*create)(struct moecl_context *context, const unsigned *values, struct moecl_gemm **gemm);
@@ -96,6 +97,7 @@ struct moecl_variant {
                              const struct moecl_multiply *multiply);
 };
 
+extern const struct moecl_variant moecl_variant_vector;
 extern const struct moecl_variant moecl_variant_tile;
 extern const struct moecl_variant moecl_variant_clblast;
 

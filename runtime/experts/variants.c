@@ -4,8 +4,10 @@
 
 #include <string.h>
 
-/* In order of preference. `tile` is faster than `clblast` on every device and shape measured so far. */
+/* In order of preference. On CPUs `vector` is faster than `tile` where experts have few rows, by up to 1.7, and as fast
+ * where they have many; `tile` is faster than `clblast` on every device and shape measured so far. */
 static const struct moecl_variant *const variants[] = {
+    &moecl_variant_vector,
     &moecl_variant_tile,
 #ifdef MOECL_WITH_CLBLAST
     &moecl_variant_clblast,
@@ -18,10 +20,10 @@ const char *moecl_variant_name(size_t index)
     return index < VARIANT_COUNT ? variants[index]->name : NULL;
 }
 
-static const struct moecl_variant *find_variant(const char *name)
+static const struct moecl_variant *find_variant(const char *name, const moecl_device_info *info)
 {
     for (size_t i = 0; i < VARIANT_COUNT; i++)
-        if (!name || strcmp(variants[i]->name, name) == 0)
+        if (name ? strcmp(variants[i]->name, name) == 0 : !variants[i]->suits || variants[i]->suits(info))
             return variants[i];
     return NULL;
 }
@@ -31,7 +33,7 @@ moecl_status moecl_gemm_create(struct moecl_context *context, const char *name, 
 {
     moecl_status status = MOECL_OK;
     *gemm = NULL;
-    const struct moecl_variant *variant = find_variant(name);
+    const struct moecl_variant *variant = find_variant(name, &context->info);
     if (!variant)
         FAIL(&context->error, MOECL_UNSUPPORTED, "this build has no expert-GEMM variant '%s'", name);
     unsigned values[MOECL_MAX_PARAMETERS] = {0};

@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* vector.c - the variant for CPUs: cl/vector.cl, which has the layouts and the launch geometry. No host
+ * synchronisation. */
+#include <stdio.h>
+#include <string.h>
+
+#include "device/buffer.h"
+#include "device/memory.h"
+#include "device/program.h"
+#include "function.h"
+#include "matrices.h"
+#include "variant.h"
+
+enum parameter { ITEM_ROWS, ITEM_VECTORS, BLOCK_TILES, PARAMETER_COUNT };
+
+static const struct moecl_parameter parameters[PARAMETER_COUNT] = {
+    [ITEM_ROWS] = {"item_rows", "rows a tile has at most", {6, 8, 10, 12}, 4},
+    [ITEM_VECTORS] = {"item_vectors", "16-column vectors a panel has", {1, 2}, 2},
+    [BLOCK_TILES] = {"block_tiles", "tiles that share a panel while it is cached", {1, 2, 4, 8, 16, 32, 64}, 7},
+};
+
+#define SET(parameter) (1u << (parameter))
+static const struct moecl_constraint constraints[] = {
+    {SET(ITEM_ROWS) | SET(ITEM_VECTORS), 0, 16, MOECL_LIMIT_CONSTANT, 16 * 24, "sums a tile and a panel"},
+};
+
+/* A tile has as many sums as the vector registers hold, 16 of 8 floats or 32 of 16. */
+static void fit(const moecl_device_info *info, unsigned *values)
+{
+    static const unsigned narrow[PARAMETER_COUNT] = {6, 1, 16};
+    static const unsigned wide[PARAMETER_COUNT] = {12, 2, 8};
+    memcpy(values, info->native_floats >= 16 ? wide : narrow, sizeof(wide));
+}
+
+static bool suits(const moecl_device_info *info)
+{
+    return (info->type & CL_DEVICE_TYPE_CPU) != 0;
+}
+
+struct vector {
+    struct moecl_gemm gemm;
+    cl_kernel map;
+    cl_kernel pack[3]; /* by moecl_type of the input; NULL: not prepared */
+    struct moecl_function_kernel *multiply;
+};
+
+static size_t block_rows(const struct moecl_gemm *gemm)
+{
+    return (size_t)gemm->values[ITEM_ROWS] * gemm->values[BLOCK_TILES];
+}
+
+/* The most blocks there can be: every group with rows may have one that is not full. */
+static size_t block_bound(const struct moecl_gemm *gemm, size_t groups, size_t rows)
+{
+    return moecl_divide_up(rows, block_rows(gemm)) + (groups < rows ? groups : rows);
+}
+
+static void destroy(struct moecl_gemm *gemm)
+{
+    struct vector *vector = (struct vector *)gemm;
+    if (vector->map)
+        clReleaseKernel(vector->map);
+    for (size_t type = 0; type < 3; type++)
+        if (vector->pack[type])
+            clReleaseKernel(vector->pack[type]);
+    moecl_function_kernels_release(&vector->multiply);
+    moecl_free(vector);
+}
+
+static moecl_status create_kernel(const struct moecl_gemm *gemm, const char *name,
+                                  const moecl_matrices_options *product, cl_kernel *kernel)
+{
+    const moecl_expert_function function = moecl_function_of(product);
+    char options[256 + MOECL_FUNCTION_OPTIONS], specialised[MOECL_FUNCTION_OPTIONS];
+    moecl_function_build_options(&function, specialised);
+    snprintf(options, sizeof(options),
+             "-DITEM_ROWS=%u -DITEM_VECTORS=%u -DBLOCK_TILES=%u -DWEIGHT_TYPE=%s -DACTIVATION_TYPE=%s %s",
+             gemm->values[ITEM_ROWS], gemm->values[ITEM_VECTORS], gemm->values[BLOCK_TILES],
+             moecl_type_name(product->weights), moecl_type_name(product->activations), specialised);
+    return moecl_kernel_create(gemm->context, "activation.cl columns.cl vector.cl", options, name, kernel);
+}
+
+static moecl_status create(struct moecl_context *context, const unsigned *values, struct moecl_gemm **created)
+{
+    moecl_status status = MOECL_OK;
+    struct vector *vector = moecl_allocate(1, sizeof(*vector));
+    if (!vector)
+        FAIL(&context->error, MOECL_OUT_OF_HOST_MEMORY, "vector: out of memory");
+    vector->gemm.variant = &moecl_variant_vector;
+    vector->gemm.context = context;
+    memcpy(vector->gemm.values, values, sizeof(vector->gemm.values));
+    vector->gemm.layout = (struct moecl_layout){MOECL_LAYOUT_PANELS, 16 * (size_t)values[ITEM_VECTORS]};
+    *created = &vector->gemm;
+out:
+    return status;
+}
+
+static moecl_status prepare(struct moecl_gemm *gemm, const moecl_matrices_options *options)
+{
+    struct vector *vector = (struct vector *)gemm;
+    cl_kernel multiply = NULL;
+    moecl_status status = MOECL_OK;
+    if (!vector->map)
+        TRY(create_kernel(gemm, "vector_map", options, &vector->map));
+    if (!vector->pack[options->activations])
+        TRY(create_kernel(gemm, "vector_pack", options, &vector->pack[options->activations]));
+    if (!moecl_function_kernel_find(vector->multiply, options)) {
+        TRY(create_kernel(gemm, "vector_multiply", options, &multiply));
+        TRY(moecl_function_kernel_add(gemm->context, &vector->multiply, options, multiply));
+        multiply = NULL;
+    }
+out:
+    if (multiply)
+        clReleaseKernel(multiply);
+    return status;
+}
+
+static size_t map_bytes(const struct moecl_gemm *gemm, size_t groups, size_t rows)
+{
+    return block_bound(gemm, groups, rows) * 4 * sizeof(cl_uint);
+}
+
+static size_t packed_bytes(const struct moecl_gemm *gemm, size_t groups, size_t rows, size_t depth)
+{
+    (void)gemm, (void)groups;
+    return rows * depth * sizeof(cl_float);
+}
+
+static size_t scratch_bytes(const struct moecl_gemm *gemm, const moecl_matrices *matrices, size_t rows)
+{
+    (void)gemm, (void)matrices, (void)rows;
+    return 0;
+}
+
+static moecl_status group(struct moecl_gemm *gemm, struct moecl_chain *chain, struct moecl_grouping *grouping)
+{
+    const struct vector *vector = (const struct vector *)gemm;
+    const struct moecl_argument arguments[] = {
+        ARGUMENT_BUFFER(grouping->offsets), ARGUMENT_U32(grouping->groups),
+        ARGUMENT_U32(grouping->rows),       ARGUMENT_U32(block_bound(gemm, grouping->groups, grouping->rows)),
+        ARGUMENT_BUFFER(grouping->map),
+    };
+    return moecl_launch(chain, vector->map, 1, &grouping->groups, NULL, arguments,
+                        sizeof(arguments) / sizeof(arguments[0]));
+}
+
+enum { PACK_DEPTH = 16 }; /* of cl/vector.cl */
+
+static moecl_status pack(struct moecl_gemm *gemm, struct moecl_chain *chain, const struct moecl_grouping *grouping,
+                         const struct moecl_pack *pack)
+{
+    const struct vector *vector = (const struct vector *)gemm;
+    const size_t bound = block_bound(gemm, grouping->groups, grouping->rows);
+    const struct moecl_argument arguments[] = {
+        ARGUMENT_BUFFER(pack->x),
+        ARGUMENT_BUFFER(pack->divisor ? pack->assignments : grouping->offsets),
+        ARGUMENT_U32(pack->divisor),
+        ARGUMENT_U32(pack->row_weights.memory != NULL),
+        ARGUMENT_BUFFER(pack->row_weights.memory ? pack->row_weights : grouping->offsets),
+        ARGUMENT_BUFFER(grouping->map),
+        ARGUMENT_U32(pack->depth),
+        ARGUMENT_U32(bound),
+        ARGUMENT_BUFFER(pack->packed),
+        ARGUMENT_BUFFER(pack->flag.memory ? pack->flag : pack->packed),
+        ARGUMENT_U32(pack->flag.memory ? pack->flag_bits : 0),
+    };
+    const size_t global[] = {moecl_divide_up(pack->depth, PACK_DEPTH), bound};
+    return moecl_launch(chain, vector->pack[pack->type], 2, global, NULL, arguments,
+                        sizeof(arguments) / sizeof(arguments[0]));
+}
+
+/* Into how many work-items the tiles of a block go, for `items` of each block besides: so that the longest work-item is
+ * no more than an eighth of a core's share even where one block has all rows. */
+static size_t block_splits(const struct moecl_gemm *gemm, size_t rows, size_t items)
+{
+    const size_t wanted = moecl_divide_up(8 * (size_t)gemm->context->info.compute_units, items);
+    const size_t tiles = moecl_divide_up(rows, gemm->values[ITEM_ROWS]);
+    const size_t most = tiles < gemm->values[BLOCK_TILES] ? tiles : gemm->values[BLOCK_TILES];
+    return wanted < most ? wanted : most;
+}
+
+static moecl_status multiply(struct moecl_gemm *gemm, struct moecl_chain *chain, const struct moecl_grouping *grouping,
+                             const struct moecl_multiply *multiply)
+{
+    const struct vector *vector = (const struct vector *)gemm;
+    const moecl_matrices *matrices = multiply->matrices;
+    cl_kernel kernel = moecl_function_kernel_find(vector->multiply, &matrices->options);
+    const size_t bound = block_bound(gemm, grouping->groups, grouping->rows);
+    const size_t panels = moecl_layout_panels(&matrices->layout, &matrices->shape), pairs = moecl_divide_up(panels, 2);
+    const size_t splits = block_splits(gemm, grouping->rows, pairs);
+    const moecl_buffer biases = moecl_matrices_bias(matrices, 0);
+    const size_t local[] = {1, 1, 1}, global[] = {splits, pairs, bound};
+    moecl_status status = MOECL_OK;
+    for (size_t i = 0; i < matrices->part_count; i++) {
+        const struct moecl_part part = moecl_matrices_part(matrices, i);
+        const struct moecl_argument arguments[] = {
+            ARGUMENT_BUFFER(multiply->packed),
+            ARGUMENT_BUFFER(part.buffer),
+            ARGUMENT_BUFFER(grouping->map),
+            ARGUMENT_U32(bound),
+            ARGUMENT_U32(matrices->options.in),
+            ARGUMENT_U32(matrices->options.out),
+            ARGUMENT_U32(panels),
+            ARGUMENT_U32(part.first),
+            ARGUMENT_U32(part.end),
+            ARGUMENT_U32(splits),
+            ARGUMENT_U32(biases.memory != NULL),
+            ARGUMENT_BUFFER(biases.memory ? biases : grouping->map),
+            ARGUMENT_U32(multiply->form),
+            ARGUMENT_BUFFER(multiply->output),
+        };
+        TRY(moecl_launch(chain, kernel, 3, global, local, arguments, sizeof(arguments) / sizeof(arguments[0])));
+    }
+out:
+    return status;
+}
+
+const struct moecl_variant moecl_variant_vector = {
+    .name = "vector",
+    .space = {parameters, PARAMETER_COUNT, constraints, sizeof(constraints) / sizeof(constraints[0])},
+    .suits = suits,
+    .fit = fit,
+    .create = create,
+    .prepare = prepare,
+    .destroy = destroy,
+    .map_bytes = map_bytes,
+    .packed_bytes = packed_bytes,
+    .scratch_bytes = scratch_bytes,
+    .group = group,
+    .pack = pack,
+    .multiply = multiply,
+};

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* test_vector.c - the variant `vector`: every height of a tile, with each parameter; a row's bits do not depend on how
+ * many rows its expert has, so not on the body that makes them; the variant is first on CPUs only. */
+#include "check.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <moecl/stages.h>
+
+#include "device.h"
+#include "experts/matrices.h"
+#include "experts/variant.h"
+#include "random.h"
+
+/* Group g has g rows, and its row r is input row r; all groups have the same weights. The panels are odd in number. */
+enum { GROUPS = 28, ROWS = GROUPS * (GROUPS - 1) / 2, OUT = 40, IN = 19 };
+
+struct fixture {
+    moecl_context *context;
+    float matrix[OUT * IN], up[OUT * IN], x[GROUPS * IN];
+    struct array input, assignments, offsets;
+};
+
+static void fixture_make(moecl_context *context, uint64_t seed, struct fixture *fixture)
+{
+    cl_uint assignments[ROWS], offsets[GROUPS + 1] = {0};
+    for (cl_uint g = 0, row = 0; g < GROUPS; g++) {
+        for (cl_uint r = 0; r < g; r++)
+            assignments[row++] = r;
+        offsets[g + 1] = row;
+    }
+    fixture->context = context;
+    random_fill(&seed, 1, fixture->matrix, sizeof(fixture->matrix) / sizeof(float));
+    random_fill(&seed, 1, fixture->up, sizeof(fixture->up) / sizeof(float));
+    random_fill(&seed, 1, fixture->x, sizeof(fixture->x) / sizeof(float));
+    fixture->input = array_make(context, sizeof(fixture->x), fixture->x);
+    fixture->assignments = array_make(context, sizeof(assignments), assignments);
+    fixture->offsets = array_make(context, sizeof(offsets), offsets);
+}
+
+static void fixture_release(struct fixture *fixture)
+{
+    array_release(&fixture->input);
+    array_release(&fixture->assignments);
+    array_release(&fixture->offsets);
+}
+
+static double product_of(const float *matrix, const float *x, size_t column)
+{
+    double sum = 0;
+    for (size_t k = 0; k < IN; k++)
+        sum += (double)matrix[column * IN + k] * x[k];
+    return sum;
+}
+
+static double expected_of(const struct fixture *fixture, bool activated, size_t row, size_t column)
+{
+    const float *x = &fixture->x[row * IN];
+    const double gate = product_of(fixture->matrix, x, column);
+    return activated ? gate / (1 + exp(-gate)) * product_of(fixture->up, x, column) : gate;
+}
+
+/* The product of all groups. */
+static float *multiply(struct fixture *fixture, const char *parameters, bool activated)
+{
+    const moecl_matrices_options options = {
+        .groups = GROUPS, .out = OUT, .in = IN, .activated = activated, .variant = "vector", .parameters = parameters};
+    moecl_group_weights weights = {.matrix = {fixture->matrix, MOECL_F32, OUT, IN, 0, 0}};
+    if (activated)
+        weights.up = (moecl_matrix){fixture->up, MOECL_F32, OUT, IN, 0, 0};
+    moecl_matrices *matrices;
+    ASSERT_OK(fixture->context, moecl_matrices_create(fixture->context, &options, &matrices));
+    for (size_t g = 0; g < GROUPS; g++)
+        ASSERT_OK(fixture->context, moecl_matrices_set(matrices, g, &weights));
+    struct array output = array_make(fixture->context, sizeof(float) * ROWS * OUT, NULL);
+    struct array workspace = array_make(fixture->context, moecl_grouped_gemm_workspace_size(matrices, ROWS), NULL);
+    const moecl_grouped_gemm_call call = {.rows = ROWS,
+                                          .input = fixture->input.buffer,
+                                          .assignments = fixture->assignments.buffer,
+                                          .offsets = fixture->offsets.buffer,
+                                          .output = output.buffer,
+                                          .workspace = workspace.buffer};
+    ASSERT_OK(fixture->context, moecl_grouped_gemm(matrices, &call, 0, NULL, NULL));
+    float *got = array_bytes(fixture->context, output);
+    free(array_bytes(fixture->context, workspace));
+    array_release(&output);
+    array_release(&workspace);
+    moecl_matrices_destroy(matrices);
+    return got;
+}
+
+static void check(struct fixture *fixture, const char *parameters, bool activated)
+{
+    printf("           %s, %s\n", parameters, activated ? "activated" : "plain");
+    float *got = multiply(fixture, parameters, activated);
+    const float *last = &got[(ROWS - GROUPS + 1) * OUT]; /* the rows of the last group: all there are */
+    double *expected = make(ROWS * OUT, sizeof *expected), *values = to_doubles(got, MOECL_F32, ROWS * OUT);
+    for (size_t g = 0, row = 0; g < GROUPS; g++)
+        for (size_t r = 0; r < g; r++, row++) {
+            const void *bits = &got[row * OUT], *others = &last[r * OUT];
+            if (memcmp(bits, others, OUT * sizeof(float)) != 0)
+                fail_msg("%s: row %zu of %zu has other bits than among %d", parameters, r, g, GROUPS - 1);
+            for (size_t c = 0; c < OUT; c++)
+                expected[row * OUT + c] = expected_of(fixture, activated, r, c);
+        }
+    ASSERT_CLOSE(values, expected, ROWS * OUT, 1e-5);
+    free(values);
+    free(expected);
+    free(got);
+}
+
+static void every_height_gives_the_same_bits(void **state)
+{
+    static const char *const parameters[] = {
+        /* where building is slow, these alone */
+        "item_rows=6,item_vectors=1,block_tiles=1",  "item_rows=6,item_vectors=1,block_tiles=16",
+        "item_rows=12,item_vectors=2,block_tiles=2", "item_rows=8,item_vectors=2,block_tiles=4",
+        "item_rows=10,item_vectors=1,block_tiles=1", "item_rows=12,item_vectors=1,block_tiles=16",
+        "item_rows=6,item_vectors=2,block_tiles=64",
+    };
+    const size_t seed = number_from_environment("MOECL_SEED", 1);
+    printf("           seed %zu\n", seed);
+    struct fixture fixture;
+    fixture_make(*state, seed, &fixture);
+    const size_t count = small_sizes() ? 2 : sizeof(parameters) / sizeof(parameters[0]);
+    for (size_t i = 0; i < count; i++)
+        for (int activated = 0; activated < 2; activated++)
+            check(&fixture, parameters[i], activated);
+    fixture_release(&fixture);
+}
+
+/* The variant that a device of this type gets when none is named. */
+static const char *chosen_for(moecl_context *context, cl_device_type type)
+{
+    struct moecl_gemm *gemm;
+    const cl_device_type own = context->info.type;
+    context->info.type = type;
+    const moecl_status status = moecl_gemm_create(context, NULL, NULL, &gemm);
+    context->info.type = own;
+    ASSERT_OK(context, status);
+    const char *name = gemm->variant->name;
+    moecl_gemm_destroy(gemm);
+    return name;
+}
+
+static void is_first_on_cpus_only(void **state)
+{
+    assert_string_equal(chosen_for(*state, CL_DEVICE_TYPE_CPU), "vector");
+    assert_string_equal(chosen_for(*state, CL_DEVICE_TYPE_GPU), "tile");
+    assert_string_equal(chosen_for(*state, CL_DEVICE_TYPE_ACCELERATOR), "tile");
+}
+
+static void refuses_parameters_that_do_not_fit(void **state)
+{
+    struct moecl_gemm *gemm;
+    assert_int_equal(moecl_gemm_create(*state, "vector", "item_rows=7", &gemm), MOECL_INVALID_ARGUMENT);
+    assert_int_equal(moecl_gemm_create(*state, "vector", "stage_depth=0", &gemm), MOECL_INVALID_ARGUMENT);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_height_gives_the_same_bits),
+        cmocka_unit_test(is_first_on_cpus_only),
+        cmocka_unit_test(refuses_parameters_that_do_not_fit),
+    };
+    return cmocka_run_group_tests(tests, open_device, close_device);
+}
