@@ -2,10 +2,35 @@
 /* buffer.c - device memory: making it, checking the caller's, moving bytes. */
 #include "buffer.h"
 
+#include <stdint.h>
+#include <sys/mman.h>
+
+#ifdef MADV_HUGEPAGE
+/* Where the device's memory is the host's, asks for pages of 2 MiB, before anything is written: with pages of 4 KiB a
+ * processor spends up to a third of the time that streaming weights takes on finding them. It is a wish: that it was not
+ * granted is no error. */
+static moecl_status advise_huge_pages(struct moecl_context *context, cl_mem memory, size_t size)
+{
+    enum { HUGE_PAGE = 2 << 20 };
+    moecl_status status = MOECL_OK;
+    void *mapped;
+    if (context->info.type != CL_DEVICE_TYPE_CPU || size < 2 * HUGE_PAGE)
+        return MOECL_OK;
+    TRY(moecl_buffer_map(context, (moecl_buffer){memory, 0}, size, &mapped));
+    const uintptr_t begin = (uintptr_t)mapped, end = begin + size;
+    const uintptr_t first = (begin + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE, last = end / HUGE_PAGE * HUGE_PAGE;
+    madvise((void *)first, last - first, MADV_HUGEPAGE);
+    TRY(moecl_buffer_unmap(context, (moecl_buffer){memory, 0}, mapped));
+out:
+    return status;
+}
+#endif
+
 moecl_status moecl_buffer_create(struct moecl_context *context, cl_mem_flags flags, size_t size, const char *what,
                                  cl_mem *memory)
 {
     moecl_status status = MOECL_OK;
+    cl_mem created = NULL;
     if (size == 0)
         size = 1;
     if (size > context->info.max_allocation)
@@ -13,15 +38,20 @@ moecl_status moecl_buffer_create(struct moecl_context *context, cl_mem_flags fla
              "%s needs a buffer of %zu bytes, but %s / %s allows %llu bytes in one", what, size, context->info.platform,
              context->info.name, (unsigned long long)context->info.max_allocation);
     cl_int code = CL_SUCCESS;
-    cl_mem created = clCreateBuffer(context->cl, flags, size, NULL, &code);
+    created = clCreateBuffer(context->cl, flags, size, NULL, &code);
     if (code != CL_SUCCESS) {
         status = moecl_error_opencl(&context->error, code, "clCreateBuffer");
         if (code == CL_INVALID_BUFFER_SIZE)
             status = MOECL_DEVICE_TOO_SMALL;
         return moecl_error_append(&context->error, status, ", for %s of %zu bytes", what, size);
     }
+#ifdef MADV_HUGEPAGE
+    TRY(advise_huge_pages(context, created, size));
+#endif
     *memory = created;
+    created = NULL;
 out:
+    moecl_buffer_release(created);
     return status;
 }
 
