@@ -22,6 +22,10 @@
 /* Stores up to `count` of 8 values, `stride` apart. */
 inline void store_some(__global float *to, ulong stride, uint count, float8 values)
 {
+    if (stride == 1 && count >= 8) {
+        vstore8(values, 0, to);
+        return;
+    }
     float value[8];
     vstore8(values, 0, value);
     _Pragma("unroll") for (uint c = 0; c < 8; c++) if (c < count) to[c * stride] = value[c];
@@ -29,10 +33,7 @@ inline void store_some(__global float *to, ulong stride, uint count, float8 valu
 
 inline void store_row(__global float *to, uint count, float8 values)
 {
-    if (count >= 8)
-        vstore8(values, 0, to);
-    else
-        store_some(to, 1, count, values);
+    store_some(to, 1, count, values);
 }
 
 /* Up to `count` of 8 values from `from`, zeros behind them. */
@@ -54,7 +55,7 @@ inline float16 load_biases(__global const float *biases, bool gated, uint width,
 }
 
 /* Stores 16 columns of row `row` in the form asked for. `column` counts the panels' columns, gate and up alike; `width`
- * is N. Packed, the row's first column lies at `packed`. */
+ * is N. Packed, the first of them lies at `packed`. */
 inline void store_columns(__global float *output, uint form, uint width, uint column, ulong row, ulong packed,
                           ulong stride, float16 sum)
 {
@@ -68,8 +69,8 @@ inline void store_columns(__global float *output, uint form, uint width, uint co
     }
     const uint second = column + 8;
     if (form == FORM_ACTIVATED_PACKED) {
-        store_some(output + packed + column * stride, stride, width - min(column, width), low);
-        store_some(output + packed + second * stride, stride, width - min(second, width), high);
+        store_some(output + packed, stride, width - min(column, width), low);
+        store_some(output + packed + 8 * stride, stride, width - min(second, width), high);
         return;
     }
 #else
@@ -77,7 +78,7 @@ inline void store_columns(__global float *output, uint form, uint width, uint co
         const uint first = column / 2;
         const uint count = width - min(first, width);
         if (form == FORM_ACTIVATED_PACKED) {
-            store_some(output + packed + first * stride, stride, count, expert_function(low, high));
+            store_some(output + packed, stride, count, expert_function(low, high));
         } else if (form == FORM_ACTIVATED_ROWS) {
             store_row(output + row * width + first, count, expert_function(low, high));
         } else {

@@ -217,8 +217,10 @@ tile_multiply(__global const float *packed_memory, ulong packed_offset, __global
     }
     __global float *output = VIEW(float, output);
     for (uint r = 0; r < ITEM_ROWS; r++)
-        for (uint v = 0; v < ITEM_VECTORS; v++)
+        for (uint v = 0; v < ITEM_VECTORS; v++) {
+            const uint column = panel * PANEL_COLUMNS + 16 * v;
             if (lane + r < entry.z || form == FORM_ACTIVATED_PACKED)
-                store_columns(output, form, width, panel * PANEL_COLUMNS + 16 * v, entry.y + lane + r,
-                              (ulong)tile * width * TILE_ROWS + lane + r, TILE_ROWS, sum[r][v]);
+                store_columns(output, form, width, column, entry.y + lane + r,
+                              ((ulong)tile * width + (UNGATED ? column : column / 2)) * TILE_ROWS + lane + r, TILE_ROWS, sum[r][v]);
+        }
 }

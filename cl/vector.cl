@@ -10,25 +10,27 @@
  * BLOCK_TILES, evenly too. Every height has a body of its own, so no tile pays for rows it has not.
  *
  * Layouts:
- *   A, packed    tiles one after the other, rows and no gaps: the tile that begins at row r begins at r x K
+ *   A, chunks    DEPTH_STEPS steps of all rows, then as many of the next; behind K nothing is written nor read
  *
- *                [tile of 4: k=0: r0 r1 r2 r3 | k=1: r0 r1 r2 r3 | ..] [tile of 5: ..]       float
+ *                [steps 0 to 255: row 0: .. | row 1: .. | ..] [steps 256 to 511: row 0: .. | ..] ..          float
  *
  *   B, panels    PANEL_COLUMNS columns of C a panel, K steps deep; columns past N are zero. Gated: of every 16 columns
  *                of a panel, 8 are of gate and the next 8 of up, so that both halves of a column of C meet in one vector
  *
  *                [panel 0: k=0: c0 c1 .. | k=1: c0 c1 .. | ..] [panel 1: ..]     WEIGHT_TYPE
  *
- *   C            rows in expert order [rows,N], float; or packed as A is, to be the next product's A
+ *   C            rows in expert order [rows,N], float; or in chunks as A is, to be the next product's A
  *   blocks       4 uint a block: expert, first row, rows (0: a surplus block), unused; no expert without rows has any
  *
  * Launch: groups of one work-item; no local memory, no barrier. Work-item (s, q, block) multiplies tiles s, s + splits,
- * .. of a block by panels 2q and 2q + 1. They run one after the other, s first: the two panels come from memory once for
- * all of a block, and stay in cache. Low tiles multiply both panels at once: one row alone has too few sums to keep the
- * multipliers busy. `splits` is for products of few panels. The grid has the most blocks there can be, ceil(rows / rows a
- * block) + min(E, rows); surplus work-items return.
+ * .. of a block by panels 2q and 2q + 1, chunk by chunk: a chunk of a panel stays in the first-level cache while the tiles
+ * go by. A tile of a row or two multiplies both panels at once: it has too few sums of its own to keep the multipliers busy.
+ * `splits` is for products of few panels. The grid has the most blocks there can be, ceil(rows / rows a block) +
+ * min(E, rows), the last block first: surplus work-items, which return, come before the others, so that what OpenCL
+ * implementations do to end with all cores busy meets those that have work.
  *
- * Deterministic: every element is one fp32 sum over k in rising order, by one work-item, in whichever body. */
+ * Deterministic: every element is the sum, in rising order, of the sums of its chunks, each one fp32 sum over k in rising
+ * order; by one work-item, the same in whichever body. */
 
 #ifndef WEIGHT_TYPE
 #define WEIGHT_TYPE f32
@@ -45,15 +47,32 @@
 #ifndef BLOCK_TILES
 #define BLOCK_TILES 16
 #endif
+#ifndef DEPTH_STEPS
+#define DEPTH_STEPS 512
+#endif
 
 #define PANEL_COLUMNS (16 * ITEM_VECTORS)
 #define BLOCK_ROWS (BLOCK_TILES * ITEM_ROWS)
-#define PAIR_ROWS (ITEM_ROWS / 3) /* tiles of at most that many rows multiply both panels at once */
+#define PAIR_ROWS (ITEM_ROWS / 3) /* a tile of at most that many rows, alone, multiplies two panels at once */
 
-/* The row at which part `i` begins when `rows` rows are cut evenly into `parts`. */
-inline uint part_begin(uint rows, uint i, uint parts)
+/* Rows cut evenly into parts: the first `tall` have `height` rows, the others one less. */
+struct parts {
+    uint count, height, tall;
+};
+
+inline struct parts cut(uint rows, uint count)
 {
-    return (uint)((ulong)rows * i / parts);
+    struct parts parts;
+    parts.count = count;
+    parts.height = (rows + count - 1) / count;
+    parts.tall = count - (parts.height * count - rows); /* no remainder: Oclgrind knows no `freeze`, which it brings */
+    return parts;
+}
+
+/* Where part i begins. */
+inline uint part_begin(struct parts parts, uint i)
+{
+    return (parts.height - 1) * i + min(i, parts.tall);
 }
 
 /* One by one: Oclgrind takes a vector put together from variables and a constant for uninitialised. */
@@ -79,77 +98,85 @@ __kernel void vector_map(__global const uint *offsets_memory, ulong offsets_offs
     for (uint before = 0; before < group; before++)
         block += (min(offsets[before + 1], rows) - min(offsets[before], rows) + BLOCK_ROWS - 1) / BLOCK_ROWS;
     const uint first = min(offsets[group], rows), count = min(offsets[group + 1], rows) - first;
-    const uint tiles = (count + ITEM_ROWS - 1) / ITEM_ROWS, parts = (tiles + BLOCK_TILES - 1) / BLOCK_TILES;
-    for (uint i = 0; i < parts && block < bound; i++, block++) {
-        const uint begin = part_begin(count, part_begin(tiles, i, parts), tiles);
-        const uint end = part_begin(count, part_begin(tiles, i + 1, parts), tiles);
-        set_block(map + 4 * block, group, first + begin, end - begin);
+    const uint tile_count = (count + ITEM_ROWS - 1) / ITEM_ROWS;
+    const uint block_count = (tile_count + BLOCK_TILES - 1) / BLOCK_TILES;
+    if (count > 0) {
+        const struct parts tiles = cut(count, tile_count), blocks = cut(tile_count, block_count);
+        for (uint i = 0; i < blocks.count && block < bound; i++, block++) {
+            const uint begin = part_begin(tiles, part_begin(blocks, i));
+            const uint end = part_begin(tiles, part_begin(blocks, i + 1));
+            set_block(map + 4 * block, group, first + begin, end - begin);
+        }
     }
     if (group == groups - 1)
         for (; block < bound; block++)
             set_block(map + 4 * block, 0, 0, 0);
 }
 
-/* Gathers the rows of A into tiles: work-item (d, block) brings PACK_DEPTH steps of a block's rows. Row r of the
- * product is row assignments[r] / divisor of x, or row r itself where divisor is 0; where `weighted`, times
- * row_weights[assignments[r]], or row_weights[r]. NaN or infinity in x raises the bits `flag`. */
-#define PACK_DEPTH 16
+/* Gathers the rows of A: work-item (c, block) brings chunk c of a block's rows. Row r of the product is row
+ * assignments[r] / divisor of x, or row r itself where divisor is 0; where `weighted`, times row_weights[assignments[r]],
+ * or row_weights[r]. NaN or infinity in x raises the bits `flag`. */
 __kernel void vector_pack(__global const uchar *x_memory, ulong x_offset, __global const uint *assignments_memory,
                           ulong assignments_offset, uint divisor, uint weighted,
                           __global const uchar *row_weights_memory, ulong row_weights_offset,
-                          __global const uint *map_memory, ulong map_offset, uint depth, uint bound,
+                          __global const uint *map_memory, ulong map_offset, uint depth, uint total_rows, uint bound,
                           __global float *packed_memory, ulong packed_offset, __global uint *flag_memory,
                           ulong flag_offset, uint flag)
 {
-    __global const ELEMENT(ACTIVATION_TYPE) *x = VIEW(const ELEMENT(ACTIVATION_TYPE), x);
     __global const uint *assignments = VIEW(const uint, assignments);
-    const uint begin = get_global_id(0) * PACK_DEPTH, end = min(begin + PACK_DEPTH, depth);
-    const uint block = get_global_id(1);
+    const uint chunk = get_global_id(0), begin = chunk * DEPTH_STEPS, block = get_global_id(1);
     if (begin >= depth || block >= bound)
         return;
     __global const uint *entry = VIEW(const uint, map) + 4 * block;
-    const uint first = entry[1], rows = entry[2];
-    const uint tiles = (rows + ITEM_ROWS - 1) / ITEM_ROWS;
-    bool finite = true;
-    for (uint tile = 0; tile < tiles; tile++) {
-        const uint top = part_begin(rows, tile, tiles), height = part_begin(rows, tile + 1, tiles) - top;
-        __global float *packed = VIEW(float, packed) + (ulong)(first + top) * depth;
-        for (uint r = 0; r < height; r++) {
-            const uint row = first + top + r;
-            const uint assignment = divisor ? assignments[row] : row;
-            const uint source = divisor ? assignment / divisor : assignment;
-            const float weight = weighted ? VIEW(const float, row_weights)[assignment] : 1.0f;
-            for (uint k = begin; k < end; k++) {
-                const float value = CALL(load, ACTIVATION_TYPE)(x + (ulong)source * depth + k);
-                finite = finite && is_finite(value);
-                packed[(ulong)k * height + r] = value * weight;
-            }
+    const uint first = entry[1], rows = entry[2], steps = min(depth - begin, (uint)DEPTH_STEPS);
+    int16 wrong = (int16)(0);
+    for (uint row = first; row < first + rows; row++) {
+        const uint assignment = divisor ? assignments[row] : row;
+        const uint source = divisor ? assignment / divisor : assignment;
+        const float weight = weighted ? VIEW(const float, row_weights)[assignment] : 1.0f;
+        __global const ELEMENT(ACTIVATION_TYPE) *from =
+            VIEW(const ELEMENT(ACTIVATION_TYPE), x) + (ulong)source * depth + begin;
+        __global float *to = VIEW(float, packed) + ((ulong)chunk * total_rows + row) * DEPTH_STEPS;
+        uint k = 0;
+        for (; k + 16 <= steps; k += 16) {
+            const float16 values = CALL(load16, ACTIVATION_TYPE)(from + k);
+            wrong |= (as_int16(values) & 0x7f800000) == 0x7f800000;
+            vstore16(values * weight, 0, to + k);
+        }
+        for (; k < steps; k++) {
+            const float value = CALL(load, ACTIVATION_TYPE)(from + k);
+            wrong.s0 |= is_finite(value) ? 0 : -1;
+            to[k] = value * weight;
         }
     }
-    if (!finite && flag)
+    if (any(wrong) && flag)
         atomic_or(VIEW(uint, flag), flag);
 }
 
-/* multiply_ROWS_PANELS: the sums of a tile of ROWS rows and PANELS panels, which lie panel_size apart, to
- * sums [panel][ITEM_ROWS][PANEL_COLUMNS]. Loops are unrolled, or the sums would not be registers. */
-#define DEFINE_BODY(ROWS, PANELS)                                                                                      \
-    inline void multiply_##ROWS##_##PANELS(__global const float *a, __global const ELEMENT(WEIGHT_TYPE) *b,            \
-                                           ulong panel_size, uint depth, float *sums)                                  \
+/* Adds the products of a tile of ROWS rows and PANELS panels, `panel_size` apart, over the steps of a chunk to
+ * sums [row][PANEL_COLUMNS], those of the second panel PAIR_ROWS rows behind those of the first. Loops are unrolled, or the
+ * sums would not be registers. */
+#define DEFINE_BODY(NAME, ROWS, PANELS)                                                                                \
+    inline void NAME(__global const float *a, __global const ELEMENT(WEIGHT_TYPE) *b, ulong panel_size, uint steps,    \
+                     float *sums)                                                                                      \
     {                                                                                                                  \
         float16 sum[ROWS][PANELS * ITEM_VECTORS];                                                                      \
         _Pragma("unroll") for (uint r = 0; r < ROWS; r++)                                                              \
             _Pragma("unroll") for (uint v = 0; v < PANELS * ITEM_VECTORS; v++) sum[r][v] = (float16)(0.0f);            \
-        for (uint k = 0; k < depth; k++, a += ROWS, b += PANEL_COLUMNS) {                                              \
+        for (uint k = 0; k < steps; k++, a++, b += PANEL_COLUMNS) {                                                    \
             _Pragma("unroll") for (uint v = 0; v < PANELS * ITEM_VECTORS; v++)                                         \
             {                                                                                                          \
                 const float16 weight =                                                                                 \
                     CALL(load16, WEIGHT_TYPE)(b + v / ITEM_VECTORS * panel_size + 16 * (v % ITEM_VECTORS));            \
-                _Pragma("unroll") for (uint r = 0; r < ROWS; r++) sum[r][v] += a[r] * weight;                          \
+                _Pragma("unroll") for (uint r = 0; r < ROWS; r++) sum[r][v] += a[r * DEPTH_STEPS] * weight;            \
             }                                                                                                          \
         }                                                                                                              \
         _Pragma("unroll") for (uint r = 0; r < ROWS; r++)                                                              \
-            _Pragma("unroll") for (uint v = 0; v < PANELS * ITEM_VECTORS; v++) vstore16(                               \
-                sum[r][v], (v / ITEM_VECTORS * ITEM_ROWS + r) * ITEM_VECTORS + v % ITEM_VECTORS, sums);                \
+            _Pragma("unroll") for (uint v = 0; v < PANELS * ITEM_VECTORS; v++)                                         \
+        {                                                                                                              \
+            const uint i = (v / ITEM_VECTORS * PAIR_ROWS + r) * ITEM_VECTORS + v % ITEM_VECTORS;                       \
+            vstore16(vload16(i, sums) + sum[r][v], i, sums);                                                           \
+        }                                                                                                              \
     }
 
 /* X(rows) for every height a tile may have. */
@@ -171,32 +198,38 @@ __kernel void vector_pack(__global const uchar *x_memory, ulong x_offset, __glob
 #define FOR_EACH_PAIR_HEIGHT(X) X(1) X(2) X(3) X(4)
 #endif
 
-#define DEFINE_SINGLE(rows) DEFINE_BODY(rows, 1)
-#define DEFINE_PAIR(rows) DEFINE_BODY(rows, 2)
+#define DEFINE_SINGLE(rows) DEFINE_BODY(multiply_##rows, rows, 1)
+#define DEFINE_PAIR(rows) DEFINE_BODY(multiply_pair_##rows, rows, 2)
 FOR_EACH_HEIGHT(DEFINE_SINGLE)
 FOR_EACH_PAIR_HEIGHT(DEFINE_PAIR)
 
 #define CASE_SINGLE(rows)                                                                                              \
     case rows:                                                                                                         \
-        multiply_##rows##_1(a, b, panel_size, depth, sums);                                                            \
+        multiply_##rows(a, b, 0, steps, sums);                                                                         \
         break;
 #define CASE_PAIR(rows)                                                                                                \
     case rows:                                                                                                         \
-        multiply_##rows##_2(a, b, panel_size, depth, sums);                                                            \
+        multiply_pair_##rows(a, b, panel_size, steps, sums);                                                           \
         break;
 
-/* The sums of a tile and of `count` panels, 1 or 2. */
-inline void multiply_tile(__global const float *a, __global const ELEMENT(WEIGHT_TYPE) *b, ulong panel_size, uint depth,
-                          uint height, uint count, float *sums)
+/* Adds the products of a block's tiles, every `stride`-th from `begin` on, over a chunk; or those of its only tile and of a
+ * pair of panels. */
+inline void multiply_chunk(struct parts tiles, uint begin, uint stride, bool pair, __global const float *a,
+                           __global const ELEMENT(WEIGHT_TYPE) *b, ulong panel_size, uint steps, float *block_sums)
 {
-    if (count == 2 && height <= PAIR_ROWS) {
-        switch (height) {
+    if (pair) {
+        float *sums = block_sums;
+        switch (tiles.height) {
             FOR_EACH_PAIR_HEIGHT(CASE_PAIR)
         }
         return;
     }
-    for (uint p = 0; p < count; p++, b += panel_size, sums += ITEM_ROWS * PANEL_COLUMNS) {
-        switch (height) {
+    __global const float *block_a = a;
+    for (uint tile = begin; tile < tiles.count; tile += stride) {
+        const uint top = part_begin(tiles, tile);
+        float *sums = block_sums + top * PANEL_COLUMNS;
+        a = block_a + top * DEPTH_STEPS;
+        switch (tiles.height - (tile >= tiles.tall)) {
             FOR_EACH_HEIGHT(CASE_SINGLE)
         }
     }
@@ -204,42 +237,54 @@ inline void multiply_tile(__global const float *a, __global const ELEMENT(WEIGHT
 
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 vector_multiply(__global const float *packed_memory, ulong packed_offset, __global const uchar *weights_memory,
-                ulong weights_offset, __global const uint *map_memory, ulong map_offset, uint bound, uint depth,
-                uint width, uint panels, uint first_group, uint end_group, uint splits, uint biased,
+                ulong weights_offset, __global const uint *map_memory, ulong map_offset, uint total_rows, uint bound,
+                uint depth, uint width, uint panels, uint first_group, uint end_group, uint splits, uint biased,
                 __global const uchar *biases_memory, ulong biases_offset, uint form, __global float *output_memory,
                 ulong output_offset)
 {
-    const uint block = get_global_id(2), panel = 2 * get_global_id(1);
-    if (block >= bound || panel >= panels)
+    const uint block = bound - 1 - get_global_id(2), first_panel = 2 * get_global_id(1), end_panel = min(first_panel + 2, panels);
+    if (get_global_id(2) >= bound || first_panel >= panels)
         return;
     __global const uint *entry = VIEW(const uint, map) + 4 * block;
     const uint group = entry[0], first = entry[1], rows = entry[2];
-    if (rows == 0 || group < first_group || group >= end_group)
+    const uint tile_count = (rows + ITEM_ROWS - 1) / ITEM_ROWS;
+    if (get_global_id(0) >= tile_count || group < first_group || group >= end_group)
         return;
-    const uint count = min(panels - panel, 2u), tiles = (rows + ITEM_ROWS - 1) / ITEM_ROWS;
-    const ulong panel_size = (ulong)depth * PANEL_COLUMNS;
-    __global const ELEMENT(WEIGHT_TYPE) *b = VIEW(const ELEMENT(WEIGHT_TYPE), weights) +
-                                             ((ulong)(group - first_group) * panels + panel) * panel_size;
-    __global float *output = VIEW(float, output);
+    const struct parts tiles = cut(rows, tile_count);
+    const bool pair = rows <= PAIR_ROWS && first_panel + 2 == end_panel;
     const bool gated = form != FORM_ROWS && !UNGATED;
+    const ulong panel_size = (ulong)depth * PANEL_COLUMNS;
+    __global const float *a = VIEW(const float, packed) + (ulong)first * DEPTH_STEPS;
+    __global const ELEMENT(WEIGHT_TYPE) *b =
+        VIEW(const ELEMENT(WEIGHT_TYPE), weights) + (ulong)(group - first_group) * panels * panel_size;
     __global const float *biases = VIEW(const float, biases) + (biased ? (ulong)group * (gated ? 2 * width : width) : 0);
+    __global float *output = VIEW(float, output);
 
-    for (uint tile = get_global_id(0); tile < tiles; tile += splits) {
-        const uint top = part_begin(rows, tile, tiles), height = part_begin(rows, tile + 1, tiles) - top;
-        float sums[2 * ITEM_ROWS * PANEL_COLUMNS];
-        multiply_tile(VIEW(const float, packed) + (ulong)(first + top) * depth, b, panel_size, depth, height, count,
-                      sums);
-        for (uint v = 0; v < count * ITEM_VECTORS; v++) {
-            const uint column = panel * PANEL_COLUMNS + 16 * v;
+    for (uint panel = first_panel; panel < end_panel; panel += pair ? 2 : 1) {
+        float sums[BLOCK_ROWS * PANEL_COLUMNS] __attribute__((aligned(64)));
+        for (uint i = 0; i < (pair ? 2 * PAIR_ROWS : rows) * ITEM_VECTORS; i++)
+            vstore16((float16)(0.0f), i, sums);
+        for (uint begin = 0; begin < depth; begin += DEPTH_STEPS)
+            multiply_chunk(tiles, get_global_id(0), splits, pair, a + (ulong)(begin / DEPTH_STEPS) * total_rows * DEPTH_STEPS,
+                           b + panel * panel_size + (ulong)begin * PANEL_COLUMNS, panel_size,
+                           min(depth - begin, (uint)DEPTH_STEPS), sums);
+
+        for (uint v = 0; v < (pair ? 2 : 1) * ITEM_VECTORS; v++) {
+            const uint column = panel * PANEL_COLUMNS + 16 * v, n = gated ? column / 2 : column;
+            const uint row_of_panel = v / ITEM_VECTORS * PAIR_ROWS;
             float16 bias = (float16)(0.0f);
             if (biased)
                 bias = load_biases(biases, gated, width, column);
-            for (uint r = 0; r < height; r++) {
-                float16 sum = vload16((v / ITEM_VECTORS * ITEM_ROWS + r) * ITEM_VECTORS + v % ITEM_VECTORS, sums);
-                if (biased)
-                    sum += bias;
-                store_columns(output, form, width, column, first + top + r, (ulong)(first + top) * width + r, height,
-                              sum);
+            for (uint tile = get_global_id(0); tile < tiles.count; tile += splits) {
+                const uint end = part_begin(tiles, tile + 1);
+                for (uint r = part_begin(tiles, tile); r < end; r++) {
+                    float16 sum = vload16((row_of_panel + r) * ITEM_VECTORS + v % ITEM_VECTORS, sums);
+                    if (biased)
+                        sum += bias;
+                    store_columns(output, form, width, column, first + r,
+                                  ((ulong)(n / DEPTH_STEPS) * total_rows + first + r) * DEPTH_STEPS + n % DEPTH_STEPS, 1,
+                                  sum);
+                }
             }
         }
     }

@@ -16,7 +16,7 @@
 #include "random.h"
 
 /* Group g has g rows, and its row r is input row r; all groups have the same weights. The panels are odd in number. */
-enum { GROUPS = 28, ROWS = GROUPS * (GROUPS - 1) / 2, OUT = 40, IN = 19 };
+enum { GROUPS = 28, ROWS = GROUPS * (GROUPS - 1) / 2, OUT = 40, IN = 83 };
 
 struct fixture {
     moecl_context *context;
@@ -116,10 +116,13 @@ static void every_height_gives_the_same_bits(void **state)
 {
     static const char *const parameters[] = {
         /* where building is slow, these alone */
-        "item_rows=6,item_vectors=1,block_tiles=1",  "item_rows=6,item_vectors=1,block_tiles=16",
-        "item_rows=12,item_vectors=2,block_tiles=2", "item_rows=8,item_vectors=2,block_tiles=4",
-        "item_rows=10,item_vectors=1,block_tiles=1", "item_rows=12,item_vectors=1,block_tiles=16",
-        "item_rows=6,item_vectors=2,block_tiles=64",
+        "item_rows=6,item_vectors=1,block_tiles=1,depth_steps=32",
+        "item_rows=6,item_vectors=1,block_tiles=16,depth_steps=512",
+        "item_rows=12,item_vectors=2,block_tiles=2,depth_steps=64",
+        "item_rows=8,item_vectors=2,block_tiles=4,depth_steps=32",
+        "item_rows=10,item_vectors=1,block_tiles=1,depth_steps=128",
+        "item_rows=12,item_vectors=1,block_tiles=16,depth_steps=32",
+        "item_rows=6,item_vectors=2,block_tiles=32,depth_steps=1024",
     };
     const size_t seed = number_from_environment("MOECL_SEED", 1);
     printf("           seed %zu\n", seed);

@@ -7,7 +7,7 @@
 
 #ifdef MADV_HUGEPAGE
 /* Where the device's memory is the host's, asks for pages of 2 MiB, before anything is written: with pages of 4 KiB a
- * processor spends up to a third of the time that streaming weights takes on finding them. It is a wish: that it was not
+ * processor spends a part of the time that streaming weights takes on finding them. It is a wish: that it was not
  * granted is no error. */
 static moecl_status advise_huge_pages(struct moecl_context *context, cl_mem memory, size_t size)
 {

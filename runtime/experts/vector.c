@@ -11,12 +11,13 @@
 #include "matrices.h"
 #include "variant.h"
 
-enum parameter { ITEM_ROWS, ITEM_VECTORS, BLOCK_TILES, PARAMETER_COUNT };
+enum parameter { ITEM_ROWS, ITEM_VECTORS, BLOCK_TILES, DEPTH_STEPS, PARAMETER_COUNT };
 
 static const struct moecl_parameter parameters[PARAMETER_COUNT] = {
     [ITEM_ROWS] = {"item_rows", "rows a tile has at most", {6, 8, 10, 12}, 4},
     [ITEM_VECTORS] = {"item_vectors", "16-column vectors a panel has", {1, 2}, 2},
-    [BLOCK_TILES] = {"block_tiles", "tiles that share a panel while it is cached", {1, 2, 4, 8, 16, 32, 64}, 7},
+    [BLOCK_TILES] = {"block_tiles", "tiles that share a chunk of a panel while it is cached", {1, 2, 4, 8, 16, 32}, 6},
+    [DEPTH_STEPS] = {"depth_steps", "steps a chunk has", {32, 64, 128, 256, 512, 1024}, 6},
 };
 
 #define SET(parameter) (1u << (parameter))
@@ -27,8 +28,8 @@ static const struct moecl_constraint constraints[] = {
 /* A tile has as many sums as the vector registers hold, 16 of 8 floats or 32 of 16. */
 static void fit(const moecl_device_info *info, unsigned *values)
 {
-    static const unsigned narrow[PARAMETER_COUNT] = {6, 1, 16};
-    static const unsigned wide[PARAMETER_COUNT] = {12, 2, 8};
+    static const unsigned narrow[PARAMETER_COUNT] = {6, 1, 16, 512};
+    static const unsigned wide[PARAMETER_COUNT] = {12, 2, 8, 256};
     memcpy(values, info->native_floats >= 16 ? wide : narrow, sizeof(wide));
 }
 
@@ -74,8 +75,9 @@ static moecl_status create_kernel(const struct moecl_gemm *gemm, const char *nam
     char options[256 + MOECL_FUNCTION_OPTIONS], specialised[MOECL_FUNCTION_OPTIONS];
     moecl_function_build_options(&function, specialised);
     snprintf(options, sizeof(options),
-             "-DITEM_ROWS=%u -DITEM_VECTORS=%u -DBLOCK_TILES=%u -DWEIGHT_TYPE=%s -DACTIVATION_TYPE=%s %s",
-             gemm->values[ITEM_ROWS], gemm->values[ITEM_VECTORS], gemm->values[BLOCK_TILES],
+             "-DITEM_ROWS=%u -DITEM_VECTORS=%u -DBLOCK_TILES=%u -DDEPTH_STEPS=%u "
+             "-DWEIGHT_TYPE=%s -DACTIVATION_TYPE=%s %s",
+             gemm->values[ITEM_ROWS], gemm->values[ITEM_VECTORS], gemm->values[BLOCK_TILES], gemm->values[DEPTH_STEPS],
              moecl_type_name(product->weights), moecl_type_name(product->activations), specialised);
     return moecl_kernel_create(gemm->context, "activation.cl columns.cl vector.cl", options, name, kernel);
 }
@@ -122,8 +124,8 @@ static size_t map_bytes(const struct moecl_gemm *gemm, size_t groups, size_t row
 
 static size_t packed_bytes(const struct moecl_gemm *gemm, size_t groups, size_t rows, size_t depth)
 {
-    (void)gemm, (void)groups;
-    return rows * depth * sizeof(cl_float);
+    (void)groups;
+    return rows * moecl_round_up(depth, gemm->values[DEPTH_STEPS]) * sizeof(cl_float);
 }
 
 static size_t scratch_bytes(const struct moecl_gemm *gemm, const moecl_matrices *matrices, size_t rows)
@@ -144,8 +146,6 @@ static moecl_status group(struct moecl_gemm *gemm, struct moecl_chain *chain, st
                         sizeof(arguments) / sizeof(arguments[0]));
 }
 
-enum { PACK_DEPTH = 16 }; /* of cl/vector.cl */
-
 static moecl_status pack(struct moecl_gemm *gemm, struct moecl_chain *chain, const struct moecl_grouping *grouping,
                          const struct moecl_pack *pack)
 {
@@ -159,12 +159,13 @@ static moecl_status pack(struct moecl_gemm *gemm, struct moecl_chain *chain, con
         ARGUMENT_BUFFER(pack->row_weights.memory ? pack->row_weights : grouping->offsets),
         ARGUMENT_BUFFER(grouping->map),
         ARGUMENT_U32(pack->depth),
+        ARGUMENT_U32(grouping->rows),
         ARGUMENT_U32(bound),
         ARGUMENT_BUFFER(pack->packed),
         ARGUMENT_BUFFER(pack->flag.memory ? pack->flag : pack->packed),
         ARGUMENT_U32(pack->flag.memory ? pack->flag_bits : 0),
     };
-    const size_t global[] = {moecl_divide_up(pack->depth, PACK_DEPTH), bound};
+    const size_t global[] = {moecl_divide_up(pack->depth, gemm->values[DEPTH_STEPS]), bound};
     return moecl_launch(chain, vector->pack[pack->type], 2, global, NULL, arguments,
                         sizeof(arguments) / sizeof(arguments[0]));
 }
@@ -186,10 +187,10 @@ static moecl_status multiply(struct moecl_gemm *gemm, struct moecl_chain *chain,
     const moecl_matrices *matrices = multiply->matrices;
     cl_kernel kernel = moecl_function_kernel_find(vector->multiply, &matrices->options);
     const size_t bound = block_bound(gemm, grouping->groups, grouping->rows);
-    const size_t panels = moecl_layout_panels(&matrices->layout, &matrices->shape), pairs = moecl_divide_up(panels, 2);
-    const size_t splits = block_splits(gemm, grouping->rows, pairs);
+    const size_t panels = moecl_layout_panels(&matrices->layout, &matrices->shape), items = moecl_divide_up(panels, 2);
+    const size_t splits = block_splits(gemm, grouping->rows, items);
     const moecl_buffer biases = moecl_matrices_bias(matrices, 0);
-    const size_t local[] = {1, 1, 1}, global[] = {splits, pairs, bound};
+    const size_t local[] = {1, 1, 1}, global[] = {splits, items, bound};
     moecl_status status = MOECL_OK;
     for (size_t i = 0; i < matrices->part_count; i++) {
         const struct moecl_part part = moecl_matrices_part(matrices, i);
@@ -197,6 +198,7 @@ static moecl_status multiply(struct moecl_gemm *gemm, struct moecl_chain *chain,
             ARGUMENT_BUFFER(multiply->packed),
             ARGUMENT_BUFFER(part.buffer),
             ARGUMENT_BUFFER(grouping->map),
+            ARGUMENT_U32(grouping->rows),
             ARGUMENT_U32(bound),
             ARGUMENT_U32(matrices->options.in),
             ARGUMENT_U32(matrices->options.out),
