@@ -13,27 +13,40 @@
  *
  * Deterministic: elementwise. */
 
+/* What the next product's A is packed in: f32, or bf16. */
+#ifndef PACKED_TYPE
+#define PACKED_TYPE f32
+#endif
+
 /* The forms of C; enum moecl_form of runtime/experts/variant.h has the same. */
 #define FORM_ROWS 0u             /* of one matrix, as it is         -> [rows, N] */
 #define FORM_ACTIVATED_ROWS 1u   /* h of the expert's function      -> [rows, N] */
 #define FORM_ACTIVATED_PACKED 2u /* h of the expert's function      -> packed */
 #define FORM_LINEAR 3u           /* of two matrices, gate, then up  -> [rows, 2N] */
 
-/* Stores up to `count` of 8 values, `stride` apart. */
-inline void store_some(__global float *to, ulong stride, uint count, float8 values)
+/* Stores up to `count` of 8 values. */
+inline void store_row(__global float *to, uint count, float8 values)
 {
-    if (stride == 1 && count >= 8) {
+    if (count >= 8) {
         vstore8(values, 0, to);
         return;
     }
     float value[8];
     vstore8(values, 0, value);
-    _Pragma("unroll") for (uint c = 0; c < 8; c++) if (c < count) to[c * stride] = value[c];
+    _Pragma("unroll") for (uint c = 0; c < 8; c++) if (c < count) to[c] = value[c];
 }
 
-inline void store_row(__global float *to, uint count, float8 values)
+/* Stores up to `count` of 8 values of the next product's A, `stride` apart, from element `at` on. */
+inline void store_packed(__global float *packed, ulong at, ulong stride, uint count, float8 values)
 {
-    store_some(to, 1, count, values);
+    __global ELEMENT(PACKED_TYPE) *to = (__global ELEMENT(PACKED_TYPE) *)packed + at;
+    if (stride == 1 && count >= 8) {
+        CALL(store8, PACKED_TYPE)(to, values);
+        return;
+    }
+    float value[8];
+    vstore8(values, 0, value);
+    _Pragma("unroll") for (uint c = 0; c < 8; c++) if (c < count) CALL(store, PACKED_TYPE)(to + c * stride, value[c]);
 }
 
 /* Up to `count` of 8 values from `from`, zeros behind them. */
@@ -69,8 +82,8 @@ inline void store_columns(__global float *output, uint form, uint width, uint co
     }
     const uint second = column + 8;
     if (form == FORM_ACTIVATED_PACKED) {
-        store_some(output + packed, stride, width - min(column, width), low);
-        store_some(output + packed + 8 * stride, stride, width - min(second, width), high);
+        store_packed(output, packed, stride, width - min(column, width), low);
+        store_packed(output, packed + 8 * stride, stride, width - min(second, width), high);
         return;
     }
 #else
@@ -78,7 +91,7 @@ inline void store_columns(__global float *output, uint form, uint width, uint co
         const uint first = column / 2;
         const uint count = width - min(first, width);
         if (form == FORM_ACTIVATED_PACKED) {
-            store_some(output + packed, stride, count, expert_function(low, high));
+            store_packed(output, packed, stride, count, expert_function(low, high));
         } else if (form == FORM_ACTIVATED_ROWS) {
             store_row(output + row * width + first, count, expert_function(low, high));
         } else {

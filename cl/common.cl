@@ -31,7 +31,7 @@ inline ushort to_bf16(float value)
     return (ushort)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
-/* load: one element.  load16: sixteen in a row.  store: one element. `ELEMENT_type` is what a pointer points to. */
+/* load: one element.  load16: sixteen in a row.  store: one element.  store8, store16: so many in a row. `ELEMENT_type` is what a pointer points to. */
 #define ELEMENT_f32 float
 #define ELEMENT_f16 ushort
 #define ELEMENT_bf16 ushort
@@ -73,3 +73,17 @@ inline void store_bf16(__global ushort *to, float value)
 {
     *to = to_bf16(value);
 }
+#define DEFINE_STORES(n)                                                                                               \
+    inline void store##n##_f32(__global float *to, float##n values)                                                    \
+    {                                                                                                                  \
+        vstore##n(values, 0, to);                                                                                      \
+    }                                                                                                                  \
+    inline void store##n##_bf16(__global ushort *to, float##n values)                                                  \
+    {                                                                                                                  \
+        const uint##n bits = as_uint##n(values);                                                                       \
+        const uint##n rounded = bits + 0x7fffu + ((bits >> 16) & 1u);                                                  \
+        const int##n is_nan = (bits & 0x7fffffffu) > 0x7f800000u;                                                      \
+        vstore##n(convert_ushort##n((is_nan ? bits | 0x400000u : rounded) >> 16), 0, to);                              \
+    }
+DEFINE_STORES(8)
+DEFINE_STORES(16)

@@ -19,6 +19,10 @@
  *
  *                [panel 0: k=0: c0 c1 .. | k=1: c0 c1 .. | ..] [panel 1: ..]     WEIGHT_TYPE
  *
+ *                in pairs (PAIRS: bf16 by bf16), both hold bf16, and panels have pairs of steps for steps
+ *
+ *                [panel 0: k=0,1: c0 c0 c1 c1 .. | k=2,3: c0 c0 c1 c1 .. | ..]
+ *
  *   C            rows in expert order [rows,N], float; or in chunks as A is, to be the next product's A
  *   blocks       4 uint a block: expert, first row, rows (0: a surplus block), unused; no expert without rows has any
  *
@@ -51,9 +55,16 @@
 #define DEPTH_STEPS 512
 #endif
 
+#ifndef PAIRS
+#define PAIRS 0
+#endif
+#ifndef PAIRS_AVX512
+#define PAIRS_AVX512 0
+#endif
+
 #define PANEL_COLUMNS (16 * ITEM_VECTORS)
 #define BLOCK_ROWS (BLOCK_TILES * ITEM_ROWS)
-#define PAIR_ROWS (ITEM_ROWS / 3) /* a tile of at most that many rows, alone, multiplies two panels at once */
+#define BOTH_ROWS (ITEM_ROWS / 3) /* a tile of at most that many rows, alone, multiplies two panels at once */
 
 /* Rows cut evenly into parts: the first `tall` have `height` rows, the others one less. */
 struct parts {
@@ -120,7 +131,7 @@ __kernel void vector_pack(__global const uchar *x_memory, ulong x_offset, __glob
                           ulong assignments_offset, uint divisor, uint weighted,
                           __global const uchar *row_weights_memory, ulong row_weights_offset,
                           __global const uint *map_memory, ulong map_offset, uint depth, uint total_rows, uint bound,
-                          __global float *packed_memory, ulong packed_offset, __global uint *flag_memory,
+                          __global uchar *packed_memory, ulong packed_offset, __global uint *flag_memory,
                           ulong flag_offset, uint flag)
 {
     __global const uint *assignments = VIEW(const uint, assignments);
@@ -136,45 +147,91 @@ __kernel void vector_pack(__global const uchar *x_memory, ulong x_offset, __glob
         const float weight = weighted ? VIEW(const float, row_weights)[assignment] : 1.0f;
         __global const ELEMENT(ACTIVATION_TYPE) *from =
             VIEW(const ELEMENT(ACTIVATION_TYPE), x) + (ulong)source * depth + begin;
-        __global float *to = VIEW(float, packed) + ((ulong)chunk * total_rows + row) * DEPTH_STEPS;
+        __global ELEMENT(PACKED_TYPE) *to =
+            VIEW(ELEMENT(PACKED_TYPE), packed) + ((ulong)chunk * total_rows + row) * DEPTH_STEPS;
         uint k = 0;
         for (; k + 16 <= steps; k += 16) {
             const float16 values = CALL(load16, ACTIVATION_TYPE)(from + k);
             wrong |= (as_int16(values) & 0x7f800000) == 0x7f800000;
-            vstore16(values * weight, 0, to + k);
+            CALL(store16, PACKED_TYPE)(to + k, values * weight);
         }
         for (; k < steps; k++) {
             const float value = CALL(load, ACTIVATION_TYPE)(from + k);
             wrong.s0 |= is_finite(value) ? 0 : -1;
-            to[k] = value * weight;
+            CALL(store, PACKED_TYPE)(to + k, value * weight);
         }
     }
     if (any(wrong) && flag)
         atomic_or(VIEW(uint, flag), flag);
 }
 
+#if PAIRS
+#define STEP 2 /* steps that a vector of weights has, of 16 columns */
+#define WEIGHT16 uint16
+
+inline uint16 load_weights(__global const ushort *from)
+{
+    return vload16(0, (__global const uint *)from);
+}
+
+/* sum + high half of a x high half of b + low x low, as vdpbf16ps has it. */
+inline float16 add_pairs(float16 sum, uint a, uint16 weights)
+{
+    sum += as_float(a & 0xffff0000u) * as_float16(weights & 0xffff0000u);
+    return sum + as_float(a << 16) * as_float16(weights << 16);
+}
+
+inline float16 add_products(float16 sum, __global const ushort *a, uint16 weights)
+{
+#if PAIRS_AVX512
+    __asm__("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(weights), "m"(*(__global const uint *)a));
+    return sum;
+#else
+    return add_pairs(sum, *(__global const uint *)a, weights);
+#endif
+}
+
+inline float16 add_last_product(float16 sum, __global const ushort *a, uint16 weights)
+{
+    return add_pairs(sum, *a, weights);
+}
+#else
+#define STEP 1
+#define WEIGHT16 float16
+#define load_weights CALL(load16, WEIGHT_TYPE)
+
+inline float16 add_products(float16 sum, __global const float *a, float16 weights)
+{
+    return sum + *a * weights;
+}
+#define add_last_product add_products
+#endif
+
 /* Adds the products of a tile of ROWS rows and PANELS panels, `panel_size` apart, over the steps of a chunk to
- * sums [row][PANEL_COLUMNS], those of the second panel PAIR_ROWS rows behind those of the first. Loops are unrolled, or the
+ * sums [row][PANEL_COLUMNS], those of the second panel BOTH_ROWS rows behind those of the first. Loops are unrolled, or the
  * sums would not be registers. */
+#define FOR_EACH_VECTOR(v, panels) _Pragma("unroll") for (uint v = 0; v < panels * ITEM_VECTORS; v++)
+#define FOR_EACH_ROW(r, rows) _Pragma("unroll") for (uint r = 0; r < rows; r++)
+#define ADD_STEP(ROWS, PANELS, ADD)                                                                                    \
+    FOR_EACH_VECTOR(v, PANELS)                                                                                         \
+    {                                                                                                                  \
+        const WEIGHT16 weights =                                                                                       \
+            load_weights(b + v / ITEM_VECTORS * panel_size + STEP * 16 * (v % ITEM_VECTORS));                          \
+        FOR_EACH_ROW(r, ROWS) sum[r][v] = ADD(sum[r][v], a + r * DEPTH_STEPS, weights);                                \
+    }
 #define DEFINE_BODY(NAME, ROWS, PANELS)                                                                                \
-    inline void NAME(__global const float *a, __global const ELEMENT(WEIGHT_TYPE) *b, ulong panel_size, uint steps,    \
-                     float *sums)                                                                                      \
+    inline void NAME(__global const ELEMENT(PACKED_TYPE) *a, __global const ELEMENT(WEIGHT_TYPE) *b, ulong panel_size, \
+                     uint steps, float *sums)                                                                          \
     {                                                                                                                  \
         float16 sum[ROWS][PANELS * ITEM_VECTORS];                                                                      \
-        _Pragma("unroll") for (uint r = 0; r < ROWS; r++)                                                              \
-            _Pragma("unroll") for (uint v = 0; v < PANELS * ITEM_VECTORS; v++) sum[r][v] = (float16)(0.0f);            \
-        for (uint k = 0; k < steps; k++, a++, b += PANEL_COLUMNS) {                                                    \
-            _Pragma("unroll") for (uint v = 0; v < PANELS * ITEM_VECTORS; v++)                                         \
-            {                                                                                                          \
-                const float16 weight =                                                                                 \
-                    CALL(load16, WEIGHT_TYPE)(b + v / ITEM_VECTORS * panel_size + 16 * (v % ITEM_VECTORS));            \
-                _Pragma("unroll") for (uint r = 0; r < ROWS; r++) sum[r][v] += a[r * DEPTH_STEPS] * weight;            \
-            }                                                                                                          \
-        }                                                                                                              \
-        _Pragma("unroll") for (uint r = 0; r < ROWS; r++)                                                              \
-            _Pragma("unroll") for (uint v = 0; v < PANELS * ITEM_VECTORS; v++)                                         \
+        FOR_EACH_ROW(r, ROWS) FOR_EACH_VECTOR(v, PANELS) sum[r][v] = (float16)(0.0f);                                  \
+        for (uint k = 0; k < steps / STEP; k++, a += STEP, b += STEP * PANEL_COLUMNS)                                  \
+            ADD_STEP(ROWS, PANELS, add_products)                                                                       \
+        if (steps % STEP)                                                                                              \
+            ADD_STEP(ROWS, PANELS, add_last_product)                                                                   \
+        FOR_EACH_ROW(r, ROWS) FOR_EACH_VECTOR(v, PANELS)                                                               \
         {                                                                                                              \
-            const uint i = (v / ITEM_VECTORS * PAIR_ROWS + r) * ITEM_VECTORS + v % ITEM_VECTORS;                       \
+            const uint i = (v / ITEM_VECTORS * BOTH_ROWS + r) * ITEM_VECTORS + v % ITEM_VECTORS;                       \
             vstore16(vload16(i, sums) + sum[r][v], i, sums);                                                           \
         }                                                                                                              \
     }
@@ -190,41 +247,41 @@ __kernel void vector_pack(__global const uchar *x_memory, ulong x_offset, __glob
 #elif ITEM_ROWS == 12
 #define FOR_EACH_HEIGHT(X) FOR_EACH_HEIGHT_TO_6(X) X(7) X(8) X(9) X(10) X(11) X(12)
 #endif
-#if PAIR_ROWS == 2
-#define FOR_EACH_PAIR_HEIGHT(X) X(1) X(2)
-#elif PAIR_ROWS == 3
-#define FOR_EACH_PAIR_HEIGHT(X) X(1) X(2) X(3)
-#elif PAIR_ROWS == 4
-#define FOR_EACH_PAIR_HEIGHT(X) X(1) X(2) X(3) X(4)
+#if BOTH_ROWS == 2
+#define FOR_EACH_LOW_HEIGHT(X) X(1) X(2)
+#elif BOTH_ROWS == 3
+#define FOR_EACH_LOW_HEIGHT(X) X(1) X(2) X(3)
+#elif BOTH_ROWS == 4
+#define FOR_EACH_LOW_HEIGHT(X) X(1) X(2) X(3) X(4)
 #endif
 
 #define DEFINE_SINGLE(rows) DEFINE_BODY(multiply_##rows, rows, 1)
-#define DEFINE_PAIR(rows) DEFINE_BODY(multiply_pair_##rows, rows, 2)
+#define DEFINE_BOTH(rows) DEFINE_BODY(multiply_both_##rows, rows, 2)
 FOR_EACH_HEIGHT(DEFINE_SINGLE)
-FOR_EACH_PAIR_HEIGHT(DEFINE_PAIR)
+FOR_EACH_LOW_HEIGHT(DEFINE_BOTH)
 
 #define CASE_SINGLE(rows)                                                                                              \
     case rows:                                                                                                         \
         multiply_##rows(a, b, 0, steps, sums);                                                                         \
         break;
-#define CASE_PAIR(rows)                                                                                                \
+#define CASE_BOTH(rows)                                                                                                \
     case rows:                                                                                                         \
-        multiply_pair_##rows(a, b, panel_size, steps, sums);                                                           \
+        multiply_both_##rows(a, b, panel_size, steps, sums);                                                           \
         break;
 
 /* Adds the products of a block's tiles, every `stride`-th from `begin` on, over a chunk; or those of its only tile and of a
  * pair of panels. */
-inline void multiply_chunk(struct parts tiles, uint begin, uint stride, bool pair, __global const float *a,
+inline void multiply_chunk(struct parts tiles, uint begin, uint stride, bool both, __global const ELEMENT(PACKED_TYPE) *a,
                            __global const ELEMENT(WEIGHT_TYPE) *b, ulong panel_size, uint steps, float *block_sums)
 {
-    if (pair) {
+    if (both) {
         float *sums = block_sums;
         switch (tiles.height) {
-            FOR_EACH_PAIR_HEIGHT(CASE_PAIR)
+            FOR_EACH_LOW_HEIGHT(CASE_BOTH)
         }
         return;
     }
-    __global const float *block_a = a;
+    __global const ELEMENT(PACKED_TYPE) *block_a = a;
     for (uint tile = begin; tile < tiles.count; tile += stride) {
         const uint top = part_begin(tiles, tile);
         float *sums = block_sums + top * PANEL_COLUMNS;
@@ -236,7 +293,7 @@ inline void multiply_chunk(struct parts tiles, uint begin, uint stride, bool pai
 }
 
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
-vector_multiply(__global const float *packed_memory, ulong packed_offset, __global const uchar *weights_memory,
+vector_multiply(__global const uchar *packed_memory, ulong packed_offset, __global const uchar *weights_memory,
                 ulong weights_offset, __global const uint *map_memory, ulong map_offset, uint total_rows, uint bound,
                 uint depth, uint width, uint panels, uint first_group, uint end_group, uint splits, uint biased,
                 __global const uchar *biases_memory, ulong biases_offset, uint form, __global float *output_memory,
@@ -251,27 +308,28 @@ vector_multiply(__global const float *packed_memory, ulong packed_offset, __glob
     if (get_global_id(0) >= tile_count || group < first_group || group >= end_group)
         return;
     const struct parts tiles = cut(rows, tile_count);
-    const bool pair = rows <= PAIR_ROWS && first_panel + 2 == end_panel;
+    const bool both = rows <= BOTH_ROWS && first_panel + 2 == end_panel;
     const bool gated = form != FORM_ROWS && !UNGATED;
-    const ulong panel_size = (ulong)depth * PANEL_COLUMNS;
-    __global const float *a = VIEW(const float, packed) + (ulong)first * DEPTH_STEPS;
+    const ulong panel_size = (ulong)((depth + STEP - 1) / STEP) * STEP * PANEL_COLUMNS;
+    __global const ELEMENT(PACKED_TYPE) *a =
+        VIEW(const ELEMENT(PACKED_TYPE), packed) + (ulong)first * DEPTH_STEPS;
     __global const ELEMENT(WEIGHT_TYPE) *b =
         VIEW(const ELEMENT(WEIGHT_TYPE), weights) + (ulong)(group - first_group) * panels * panel_size;
     __global const float *biases = VIEW(const float, biases) + (biased ? (ulong)group * (gated ? 2 * width : width) : 0);
     __global float *output = VIEW(float, output);
 
-    for (uint panel = first_panel; panel < end_panel; panel += pair ? 2 : 1) {
+    for (uint panel = first_panel; panel < end_panel; panel += both ? 2 : 1) {
         float sums[BLOCK_ROWS * PANEL_COLUMNS] __attribute__((aligned(64)));
-        for (uint i = 0; i < (pair ? 2 * PAIR_ROWS : rows) * ITEM_VECTORS; i++)
+        for (uint i = 0; i < (both ? 2 * BOTH_ROWS : rows) * ITEM_VECTORS; i++)
             vstore16((float16)(0.0f), i, sums);
         for (uint begin = 0; begin < depth; begin += DEPTH_STEPS)
-            multiply_chunk(tiles, get_global_id(0), splits, pair, a + (ulong)(begin / DEPTH_STEPS) * total_rows * DEPTH_STEPS,
+            multiply_chunk(tiles, get_global_id(0), splits, both, a + (ulong)(begin / DEPTH_STEPS) * total_rows * DEPTH_STEPS,
                            b + panel * panel_size + (ulong)begin * PANEL_COLUMNS, panel_size,
                            min(depth - begin, (uint)DEPTH_STEPS), sums);
 
-        for (uint v = 0; v < (pair ? 2 : 1) * ITEM_VECTORS; v++) {
+        for (uint v = 0; v < (both ? 2 : 1) * ITEM_VECTORS; v++) {
             const uint column = panel * PANEL_COLUMNS + 16 * v, n = gated ? column / 2 : column;
-            const uint row_of_panel = v / ITEM_VECTORS * PAIR_ROWS;
+            const uint row_of_panel = v / ITEM_VECTORS * BOTH_ROWS;
             float16 bias = (float16)(0.0f);
             if (biased)
                 bias = load_biases(biases, gated, width, column);

@@ -139,7 +139,7 @@ static void test_wrong_use(void **state)
         {{"run", tiny, "--layer", "3", "--input", tiny_x, "--output", "y.npy"},
          "has no layer 3: its layers are 0 to 2"},
         {{"run", tiny, "--dtype", "f64"}, "--dtype takes f32, f16 or bf16, not 'f64'"},
-        {{"run", tiny, "--variant", "magic"}, "--variant takes tile"},
+        {{"run", tiny, "--variant", "magic"}, "--variant takes vector"},
         {{"run", tiny, "--tolerance", "nan"}, "--tolerance takes a number"},
         {{"run", tiny, "--layer", "0", "--input", tiny_x, "--output", "same", "--ids", "same"}, "same file, same"},
         {{"run", tiny, "--layer", "0", "--input", tiny_x, "--output", "same", "--heatmap", "same"}, "same file, same"},
@@ -637,7 +637,7 @@ static void test_json_of_devices(void **state)
     for (size_t i = 0; i < json_array_size(json); i++) {
         const json_t *device = json_array_get(json, i);
         assert_keys(device, "number platform name driver type compute_units memory max_allocation fp16 bf16 fp64 "
-                            "integer_dot subgroups subgroup_sizes");
+                            "integer_dot avx512_bf16 subgroups subgroup_sizes");
         defaults += json_is_true(json_object_get(device, "default"));
     }
     assert_int_equal(defaults, 1);

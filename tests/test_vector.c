@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_vector.c - the variant `vector`: every height of a tile, with each parameter; a row's bits do not depend on how
- * many rows its expert has, so not on the body that makes them; the variant is first on CPUs only. */
+/* test_vector.c - the variant `vector`: every height of a tile, with each parameter, as floats and in pairs; a row's bits do
+ * not depend on how many rows its expert has, so not on the body that makes them; the variant is first on CPUs only. */
 #include "check.h"
 
 #include <math.h>
@@ -20,9 +20,18 @@ enum { GROUPS = 28, ROWS = GROUPS * (GROUPS - 1) / 2, OUT = 40, IN = 83 };
 
 struct fixture {
     moecl_context *context;
-    float matrix[OUT * IN], up[OUT * IN], x[GROUPS * IN];
-    struct array input, assignments, offsets;
+    float matrix[OUT * IN], up[OUT * IN], x[GROUPS * IN]; /* all bf16 too */
+    struct array input, input_bf16, assignments, offsets;
 };
+
+static void fill(uint64_t *seed, float *values, size_t count)
+{
+    uint16_t *rounded = make(count, sizeof *rounded);
+    random_fill(seed, 1, values, count);
+    moecl_convert(values, MOECL_F32, rounded, MOECL_BF16, count);
+    moecl_convert(rounded, MOECL_BF16, values, MOECL_F32, count);
+    free(rounded);
+}
 
 static void fixture_make(moecl_context *context, uint64_t seed, struct fixture *fixture)
 {
@@ -33,10 +42,11 @@ static void fixture_make(moecl_context *context, uint64_t seed, struct fixture *
         offsets[g + 1] = row;
     }
     fixture->context = context;
-    random_fill(&seed, 1, fixture->matrix, sizeof(fixture->matrix) / sizeof(float));
-    random_fill(&seed, 1, fixture->up, sizeof(fixture->up) / sizeof(float));
-    random_fill(&seed, 1, fixture->x, sizeof(fixture->x) / sizeof(float));
+    fill(&seed, fixture->matrix, sizeof(fixture->matrix) / sizeof(float));
+    fill(&seed, fixture->up, sizeof(fixture->up) / sizeof(float));
+    fill(&seed, fixture->x, sizeof(fixture->x) / sizeof(float));
     fixture->input = array_make(context, sizeof(fixture->x), fixture->x);
+    fixture->input_bf16 = array_of(context, MOECL_BF16, fixture->x, sizeof(fixture->x) / sizeof(float));
     fixture->assignments = array_make(context, sizeof(assignments), assignments);
     fixture->offsets = array_make(context, sizeof(offsets), offsets);
 }
@@ -44,6 +54,7 @@ static void fixture_make(moecl_context *context, uint64_t seed, struct fixture *
 static void fixture_release(struct fixture *fixture)
 {
     array_release(&fixture->input);
+    array_release(&fixture->input_bf16);
     array_release(&fixture->assignments);
     array_release(&fixture->offsets);
 }
@@ -63,22 +74,27 @@ static double expected_of(const struct fixture *fixture, bool activated, size_t 
     return activated ? gate / (1 + exp(-gate)) * product_of(fixture->up, x, column) : gate;
 }
 
-/* The product of all groups. */
-static float *multiply(struct fixture *fixture, const char *parameters, bool activated)
+/* The product of all groups, as floats, or in pairs. */
+static float *multiply(struct fixture *fixture, const char *parameters, bool activated, bool pairs)
 {
+    const moecl_type type = pairs ? MOECL_BF16 : MOECL_F32;
     const moecl_matrices_options options = {
-        .groups = GROUPS, .out = OUT, .in = IN, .activated = activated, .variant = "vector", .parameters = parameters};
+        .groups = GROUPS, .out = OUT, .in = IN, .activated = activated, .weights = type, .activations = type};
+    struct moecl_gemm *gemm;
     moecl_group_weights weights = {.matrix = {fixture->matrix, MOECL_F32, OUT, IN, 0, 0}};
     if (activated)
         weights.up = (moecl_matrix){fixture->up, MOECL_F32, OUT, IN, 0, 0};
     moecl_matrices *matrices;
-    ASSERT_OK(fixture->context, moecl_matrices_create(fixture->context, &options, &matrices));
+    ASSERT_OK(fixture->context, moecl_gemm_create(fixture->context, "vector", parameters, &gemm));
+    assert_int_equal(moecl_gemm_pairs(gemm, type, type), pairs);
+    ASSERT_OK(fixture->context, moecl_matrices_create_for(gemm, &options, pairs, &matrices));
     for (size_t g = 0; g < GROUPS; g++)
         ASSERT_OK(fixture->context, moecl_matrices_set(matrices, g, &weights));
     struct array output = array_make(fixture->context, sizeof(float) * ROWS * OUT, NULL);
     struct array workspace = array_make(fixture->context, moecl_grouped_gemm_workspace_size(matrices, ROWS), NULL);
     const moecl_grouped_gemm_call call = {.rows = ROWS,
-                                          .input = fixture->input.buffer,
+                                          .input = pairs ? fixture->input_bf16.buffer : fixture->input.buffer,
+                                          .input_type = type,
                                           .assignments = fixture->assignments.buffer,
                                           .offsets = fixture->offsets.buffer,
                                           .output = output.buffer,
@@ -89,13 +105,14 @@ static float *multiply(struct fixture *fixture, const char *parameters, bool act
     array_release(&output);
     array_release(&workspace);
     moecl_matrices_destroy(matrices);
+    moecl_gemm_destroy(gemm);
     return got;
 }
 
-static void check(struct fixture *fixture, const char *parameters, bool activated)
+static void check(struct fixture *fixture, const char *parameters, bool activated, bool pairs)
 {
     printf("           %s, %s\n", parameters, activated ? "activated" : "plain");
-    float *got = multiply(fixture, parameters, activated);
+    float *got = multiply(fixture, parameters, activated, pairs);
     const float *last = &got[(ROWS - GROUPS + 1) * OUT]; /* the rows of the last group: all there are */
     double *expected = make(ROWS * OUT, sizeof *expected), *values = to_doubles(got, MOECL_F32, ROWS * OUT);
     for (size_t g = 0, row = 0; g < GROUPS; g++)
@@ -112,6 +129,18 @@ static void check(struct fixture *fixture, const char *parameters, bool activate
     free(got);
 }
 
+static void check_all(moecl_context *context, const char *const *parameters, size_t count, bool pairs)
+{
+    const size_t seed = number_from_environment("MOECL_SEED", 1);
+    printf("           seed %zu\n", seed);
+    struct fixture fixture;
+    fixture_make(context, seed, &fixture);
+    for (size_t i = 0; i < count; i++)
+        for (int activated = 0; activated < 2; activated++)
+            check(&fixture, parameters[i], activated, pairs);
+    fixture_release(&fixture);
+}
+
 static void every_height_gives_the_same_bits(void **state)
 {
     static const char *const parameters[] = {
@@ -124,15 +153,29 @@ static void every_height_gives_the_same_bits(void **state)
         "item_rows=12,item_vectors=1,block_tiles=16,depth_steps=32",
         "item_rows=6,item_vectors=2,block_tiles=32,depth_steps=1024",
     };
-    const size_t seed = number_from_environment("MOECL_SEED", 1);
-    printf("           seed %zu\n", seed);
-    struct fixture fixture;
-    fixture_make(*state, seed, &fixture);
-    const size_t count = small_sizes() ? 2 : sizeof(parameters) / sizeof(parameters[0]);
-    for (size_t i = 0; i < count; i++)
-        for (int activated = 0; activated < 2; activated++)
-            check(&fixture, parameters[i], activated);
-    fixture_release(&fixture);
+    check_all(*state, parameters, small_sizes() ? 2 : sizeof(parameters) / sizeof(parameters[0]), false);
+}
+
+/* In plain code everywhere, and by the instruction where there is one. */
+static void pairs_give_the_same_bits(void **state)
+{
+    static const char *const parameters[] = {
+        "item_rows=6,item_vectors=1,block_tiles=1,depth_steps=32,products=2",
+        "item_rows=12,item_vectors=2,block_tiles=2,depth_steps=64,products=2",
+        "item_rows=8,item_vectors=2,block_tiles=4,depth_steps=512,products=2",
+        "item_rows=6,item_vectors=1,block_tiles=1,depth_steps=32,products=3",
+        "item_rows=12,item_vectors=2,block_tiles=2,depth_steps=64,products=3",
+        "item_rows=8,item_vectors=2,block_tiles=4,depth_steps=512,products=3",
+    };
+    moecl_context *context = *state;
+    struct moecl_gemm *gemm;
+    moecl_device_info info;
+    ASSERT_OK(context, moecl_device_describe(context, true, &info));
+    check_all(context, parameters, small_sizes() ? 1 : 3, true);
+    if (info.avx512_bf16)
+        check_all(context, &parameters[3], 3, true);
+    else
+        assert_int_equal(moecl_gemm_create(context, "vector", parameters[3], &gemm), MOECL_UNSUPPORTED);
 }
 
 /* The variant that a device of this type gets when none is named. */
@@ -167,6 +210,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_height_gives_the_same_bits),
+        cmocka_unit_test(pairs_give_the_same_bits),
         cmocka_unit_test(is_first_on_cpus_only),
         cmocka_unit_test(refuses_parameters_that_do_not_fit),
     };

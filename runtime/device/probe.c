@@ -45,6 +45,47 @@ static const char integer_dot_source[] = PROBE "{\n"
                                                "           dot_4x8packed_uu_uint(a, b) == 49154;\n"
                                                "}\n";
 
+/* x86's vdpbf16ps, where the compiler has registers for it: the processor is asked first, since an instruction that it does
+ * not know ends the process. Bit 16 of EBX of CPUID 7.0 is AVX512F, bit 5 of EAX of 7.1 AVX512-BF16, bits 1, 2, 5, 6 and 7
+ * of XCR0 say that the system keeps the registers. To 1 it adds
+ * (1 + i / 128) (1 + 1 / 128) + 2 * 3. */
+static const char avx512_bf16_source[] =
+    "#if defined(__x86_64__) && defined(__AVX512F__)\n"
+    "uint cpuid(uint leaf, uint subleaf, uint part)\n"
+    "{\n"
+    "    uint a = leaf, b, c = subleaf, d;\n"
+    "    __asm__ volatile(\"cpuid\" : \"+a\"(a), \"=b\"(b), \"+c\"(c), \"=d\"(d));\n"
+    "    return part == 0 ? a : part == 1 ? b : c;\n"
+    "}\n"
+    "bool has_it(void)\n"
+    "{\n"
+    "    uint low, high;\n"
+    "    if (cpuid(0, 0, 0) < 7 || !(cpuid(1, 0, 2) >> 27 & 1) || !(cpuid(7, 0, 1) >> 16 & 1) || cpuid(7, 0, 0) < 1 ||\n"
+    "        !(cpuid(7, 1, 0) >> 5 & 1))\n"
+    "        return false;\n"
+    "    __asm__ volatile(\"xgetbv\" : \"=a\"(low), \"=d\"(high) : \"c\"(0));\n"
+    "    return (low & 0xe6) == 0xe6;\n"
+    "}\n" PROBE "{\n"
+    "    uint16 pairs = (uint16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);\n"
+    "    pairs = (pairs + 0x3f7f + in[1]) | 0x40000000;\n"
+    "    uint other = 0x40400000 | (0x3f80 + in[1]);\n"
+    "    float16 sum = (float16)((float)in[1]);\n"
+    "    *out = 0;\n"
+    "    if (!has_it())\n"
+    "        return;\n"
+    "    __asm__(\"vdpbf16ps %2%{1to16%}, %1, %0\" : \"+v\"(sum) : \"v\"(pairs), \"m\"(other));\n"
+    "    bool right = true;\n"
+    "    float got[16];\n"
+    "    vstore16(sum, 0, got);\n"
+    "    for (uint i = 0; i < 16; i++)\n"
+    "        right = right && got[i] == 7.0f + (1 + i / 128.0f) * (1 + 1 / 128.0f);\n"
+    "    *out = right;\n"
+    "}\n"
+    "#else\n" PROBE "{\n"
+    "    *out = 0;\n"
+    "}\n"
+    "#endif\n";
+
 /* With SIZE the compiler is told which size to use; one that ignores it finds another size or 0. */
 static const char subgroup_source[] =
     "#ifdef cl_khr_subgroups\n"
@@ -75,6 +116,7 @@ static const struct probe {
     {MEMBER(fp64), "cl_khr_fp64", "", fp64_source},
     {MEMBER(bf16), "cl_intel_bfloat16", "", bf16_source},
     {MEMBER(integer_dot), "cl_khr_integer_dot_product", "-cl-std=CL3.0", integer_dot_source},
+    {MEMBER(avx512_bf16), "", "", avx512_bf16_source},
     {MEMBER(subgroups), "cl_intel_subgroups", "", subgroup_source},
     {MEMBER(subgroups), "cl_khr_subgroups", "-cl-std=CL2.0", subgroup_source},
     {MEMBER(subgroups), "cl_khr_subgroups", "-cl-std=CL3.0", subgroup_source},

@@ -77,15 +77,16 @@ static moecl_status create(struct moecl_context *context, const unsigned *values
         FAIL(&context->error, MOECL_OUT_OF_HOST_MEMORY, "clblast: out of memory");
     clblast->gemm.variant = &moecl_variant_clblast;
     clblast->gemm.context = context;
-    clblast->gemm.layout = (struct moecl_layout){MOECL_LAYOUT_ROWS, 0};
+    clblast->gemm.layout = (struct moecl_layout){MOECL_LAYOUT_ROWS, 0, false};
     context->forget = forget;
     *created = &clblast->gemm;
 out:
     return status;
 }
 
-static moecl_status prepare(struct moecl_gemm *gemm, const moecl_matrices_options *options)
+static moecl_status prepare(struct moecl_gemm *gemm, const moecl_matrices_options *options, bool pairs)
 {
+    (void)pairs;
     struct clblast *clblast = (struct clblast *)gemm;
     const moecl_matrices_options key = finish_key(options);
     const moecl_type weights = options->weights, input = options->activations;

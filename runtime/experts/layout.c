@@ -16,6 +16,17 @@ size_t moecl_layout_panels(const struct moecl_layout *layout, const struct moecl
     return moecl_divide_up(shape->out, layout->panel_columns / 2);
 }
 
+/* What lies side by side in a panel: elements, or pairs of them; its bytes, and how many steps of these there are. */
+static size_t step_size(const struct moecl_layout *layout, const struct moecl_group_shape *shape)
+{
+    return (layout->pairs ? 2 : 1) * moecl_type_size(shape->type);
+}
+
+static size_t panel_steps(const struct moecl_layout *layout, const struct moecl_group_shape *shape)
+{
+    return layout->pairs ? moecl_divide_up(shape->in, 2) : shape->in;
+}
+
 bool moecl_layout_group_bytes(const struct moecl_layout *layout, const struct moecl_group_shape *shape, size_t *bytes)
 {
     size_t columns = shape->out;
@@ -26,9 +37,9 @@ bool moecl_layout_group_bytes(const struct moecl_layout *layout, const struct mo
     } else if (shape->gated && !moecl_size_multiply(columns, 2, &columns)) {
         return false;
     }
-    size_t elements;
-    return moecl_size_multiply(columns, shape->in, &elements) &&
-           moecl_size_multiply(elements, moecl_type_size(shape->type), bytes);
+    size_t steps;
+    return moecl_size_multiply(columns, panel_steps(layout, shape), &steps) &&
+           moecl_size_multiply(steps, step_size(layout, shape), bytes);
 }
 
 /* A strip of a matrix is rows of it that lie side by side in a panel: all of a panel's, or 8 of gate's beside 8 of
@@ -38,13 +49,14 @@ static size_t strip_rows(const struct moecl_layout *layout, const struct moecl_g
     return shape->gated ? MOECL_GATE_COLUMNS : layout->panel_columns;
 }
 
-/* Where the strip of the group's rows `first` on lies at step k. */
+/* Where the strip of the group's rows `first` on lies at step k, in pairs an even one. */
 static char *strip_at(const struct moecl_layout *layout, const struct moecl_group_shape *shape, size_t first, bool up,
                       size_t k, char *packed)
 {
     const size_t columns = shape->gated ? 2 * first + (up ? MOECL_GATE_COLUMNS : 0) : first;
     const size_t panel = columns / layout->panel_columns, column = columns % layout->panel_columns;
-    return packed + ((panel * shape->in + k) * layout->panel_columns + column) * moecl_type_size(shape->type);
+    const size_t step = panel * panel_steps(layout, shape) + (layout->pairs ? k / 2 : k);
+    return packed + (step * layout->panel_columns + column) * step_size(layout, shape);
 }
 
 /* Copies to [steps][rows], whose steps lie `width` elements apart, for one element size: from [rows][steps], and from
@@ -72,6 +84,19 @@ static char *strip_at(const struct moecl_layout *layout, const struct moecl_grou
 DEFINE_COPIES(uint16_t)
 DEFINE_COPIES(uint32_t)
 
+/* Copies to pairs [ceil(steps / 2)][rows], which lie `width` pairs apart; element (row, step) comes from
+ * from[row * row_pitch + step * step_pitch]. */
+static void copy_pairs(const uint16_t *from, size_t row_pitch, size_t step_pitch, size_t rows, size_t steps,
+                       uint16_t (*to)[2], size_t width)
+{
+    for (size_t k = 0; k < steps; k += 2, to += width)
+        for (size_t r = 0; r < rows; r++) {
+            const uint16_t *first = from + r * row_pitch + k * step_pitch;
+            to[r][0] = first[0];
+            to[r][1] = k + 1 < steps ? first[step_pitch] : 0;
+        }
+}
+
 /* Elements of a matrix read at a time: what is read and written stays in the first-level cache. Where it is read by
  * columns, a step is a stream of its own, of which processors follow few. */
 enum { STEPS = 128, TRANSPOSED_STEPS = 32, TRANSPOSED_ROWS = 128 };
@@ -91,11 +116,14 @@ struct source {
 static void pack_strip(const struct source *source, size_t begin, size_t end, size_t k, size_t steps)
 {
     uint32_t block[LARGEST_BLOCK]; /* of the storage type */
-    const size_t width = source->layout->panel_columns, rows = end - begin, size = moecl_type_size(source->shape->type);
+    const size_t width = source->layout->panel_columns, rows = end - begin;
+    const size_t size = step_size(source->layout, source->shape);
     const size_t within = begin % strip_rows(source->layout, source->shape);
     char *to = strip_at(source->layout, source->shape, begin - within, source->up, k, source->packed) + within * size;
     moecl_matrix_read_rows(source->matrix, begin - source->first_row, rows, k, steps, source->shape->type, block);
-    if (size == sizeof(uint16_t))
+    if (source->layout->pairs)
+        copy_pairs((const uint16_t *)block, steps, 1, rows, steps, (uint16_t(*)[2])to, width);
+    else if (size == sizeof(uint16_t))
         turn_uint16_t(block, rows, steps, to, width);
     else
         turn_uint32_t(block, rows, steps, to, width);
@@ -106,14 +134,17 @@ static void pack_strips(const struct source *source, size_t begin, size_t end, s
 {
     uint32_t block[TRANSPOSED_STEPS * TRANSPOSED_ROWS];
     const size_t width = source->layout->panel_columns, pitch = end - begin;
-    const size_t strip = strip_rows(source->layout, source->shape), size = moecl_type_size(source->shape->type);
+    const size_t strip = strip_rows(source->layout, source->shape), size = step_size(source->layout, source->shape);
+    const size_t element = moecl_type_size(source->shape->type);
     moecl_matrix_read_columns(source->matrix, begin - source->first_row, pitch, k, steps, source->shape->type, block);
     for (size_t row = begin, next; row < end; row = next) {
         const size_t within = row % strip;
-        const char *from = (const char *)block + (row - begin) * size;
+        const char *from = (const char *)block + (row - begin) * element;
         char *to = strip_at(source->layout, source->shape, row - within, source->up, k, source->packed) + within * size;
         next = row - within + strip < end ? row - within + strip : end;
-        if (size == sizeof(uint16_t))
+        if (source->layout->pairs)
+            copy_pairs((const uint16_t *)(const void *)from, 1, pitch, next - row, steps, (uint16_t(*)[2])to, width);
+        else if (size == sizeof(uint16_t))
             spread_uint16_t(from, pitch, next - row, steps, to, width);
         else
             spread_uint32_t(from, pitch, next - row, steps, to, width);
@@ -144,14 +175,14 @@ static void pad_panel(const struct source *source)
 {
     const struct moecl_layout *layout = source->layout;
     const struct moecl_group_shape *shape = source->shape;
-    const size_t strip = strip_rows(layout, shape), size = moecl_type_size(shape->type);
+    const size_t strip = strip_rows(layout, shape), size = step_size(layout, shape);
     const size_t rows_a_panel = shape->gated ? layout->panel_columns / 2 : layout->panel_columns;
     const size_t end = moecl_round_up(source->end_row, rows_a_panel);
     for (size_t row = shape->out, next; row < end; row = next) {
         const size_t within = row % strip;
         char *to = strip_at(layout, shape, row - within, source->up, 0, source->packed) + within * size;
         next = row - within + strip;
-        for (size_t k = 0; k < shape->in; k++)
+        for (size_t k = 0; k < panel_steps(layout, shape); k++)
             memset(to + k * layout->panel_columns * size, 0, (next - row) * size);
     }
 }

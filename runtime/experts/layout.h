@@ -5,6 +5,8 @@
  *   panels   [ceil(columns / W)][K][W] with W = panel_columns; columns past the last are zero. Plain: column n is row n
  *            of the matrix. Gated: of every 16 columns 8 are gate's and 8 up's: column 16 i + c is gate's row 8 i + c,
  *            column 16 i + 8 + c is up's
+ *   panels   of pairs: the same with pairs of steps for steps: [ceil(columns / W)][ceil(K / 2)][W][2], bf16; where K is
+ *            odd, the last pair's second half is zero
  *
  * A layout serves decode and prefill alike; variants say which they read. */
 #ifndef MOECL_RUNTIME_LAYOUT_H
@@ -18,6 +20,7 @@ enum { MOECL_MAX_PANEL_COLUMNS = 64 }; /* bounds the packing buffer on the stack
 struct moecl_layout {
     enum { MOECL_LAYOUT_ROWS, MOECL_LAYOUT_PANELS } kind;
     size_t panel_columns; /* panels: a multiple of 16, at most MOECL_MAX_PANEL_COLUMNS */
+    bool pairs;           /* panels of 16-bit types: of pairs */
 };
 
 /* One group's matrices: N, K, and whether there are two of them. */

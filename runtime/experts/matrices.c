@@ -96,7 +96,7 @@ out:
     return status;
 }
 
-moecl_status moecl_matrices_create_for(struct moecl_gemm *gemm, const moecl_matrices_options *options,
+moecl_status moecl_matrices_create_for(struct moecl_gemm *gemm, const moecl_matrices_options *options, bool pairs,
                                        moecl_matrices **created)
 {
     struct moecl_context *context = gemm->context;
@@ -113,9 +113,10 @@ moecl_status moecl_matrices_create_for(struct moecl_gemm *gemm, const moecl_matr
     matrices->options.variant = gemm->variant->name;
     matrices->options.parameters = NULL;
     matrices->layout = gemm->layout;
+    matrices->layout.pairs = pairs;
     matrices->shape =
         (struct moecl_group_shape){options->out, options->in, moecl_matrices_gated(options), options->weights};
-    TRY(gemm->variant->prepare(gemm, options));
+    TRY(gemm->variant->prepare(gemm, options, pairs));
     TRY(allocate_parts(matrices));
     TRY(allocate_biases(matrices));
     *created = matrices;
@@ -135,7 +136,7 @@ moecl_status moecl_matrices_create(moecl_context *context, const moecl_matrices_
     *matrices = NULL;
     TRY(moecl_context_require_device(context));
     TRY(moecl_gemm_create(context, options->variant, options->parameters, &gemm));
-    TRY(moecl_matrices_create_for(gemm, options, matrices));
+    TRY(moecl_matrices_create_for(gemm, options, false, matrices));
     (*matrices)->owns_gemm = true;
     gemm = NULL;
 out:

@@ -16,7 +16,7 @@ struct moecl_matrices {
     struct moecl_gemm *gemm;
     bool owns_gemm; /* false: the layer's */
     struct moecl_group_shape shape;
-    struct moecl_layout layout;
+    struct moecl_layout layout; /* of pairs: the products are made in pairs */
     size_t group_bytes;
     size_t groups_a_part; /* of all parts but the last, which may hold fewer */
     size_t part_count;
@@ -24,8 +24,9 @@ struct moecl_matrices {
     cl_mem biases; /* f32 [G][N], gated [G][2N]: gate's, then up's; NULL where not biased */
 };
 
-/* As moecl_matrices_create(), for a gemm that the caller keeps. options->variant and ->parameters are not looked at. */
-moecl_status moecl_matrices_create_for(struct moecl_gemm *gemm, const moecl_matrices_options *options,
+/* As moecl_matrices_create(), for a gemm that the caller keeps. options->variant and ->parameters are not looked at.
+ * `pairs`: the products are made in pairs of steps; only where moecl_gemm_pairs(). */
+moecl_status moecl_matrices_create_for(struct moecl_gemm *gemm, const moecl_matrices_options *options, bool pairs,
                                        moecl_matrices **matrices);
 /* As moecl_matrices_set(), for the rows `first_row` on of the group, as many as weights->matrix has; other rows stay as
  * they are, and so do biases that are not given. Nothing is checked. Blocks. */

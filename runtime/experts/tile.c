@@ -98,14 +98,15 @@ static moecl_status create(struct moecl_context *context, const unsigned *values
     tile->gemm.variant = &moecl_variant_tile;
     tile->gemm.context = context;
     memcpy(tile->gemm.values, values, sizeof(tile->gemm.values));
-    tile->gemm.layout = (struct moecl_layout){MOECL_LAYOUT_PANELS, 16 * (size_t)values[ITEM_VECTORS]};
+    tile->gemm.layout = (struct moecl_layout){MOECL_LAYOUT_PANELS, 16 * (size_t)values[ITEM_VECTORS], false};
     *created = &tile->gemm;
 out:
     return status;
 }
 
-static moecl_status prepare(struct moecl_gemm *gemm, const moecl_matrices_options *options)
+static moecl_status prepare(struct moecl_gemm *gemm, const moecl_matrices_options *options, bool pairs)
 {
+    (void)pairs;
     struct tile *tile = (struct tile *)gemm;
     cl_kernel multiply = NULL;
     moecl_status status = MOECL_OK;

@@ -61,6 +61,7 @@ struct moecl_pack {
     moecl_buffer row_weights; /* f32, by assignment (by row where divisor is 0): row r is multiplied by
                                * row_weights[assignments[r]]; memory NULL: none */
     moecl_buffer packed;      /* out */
+    bool pairs;               /* for products in pairs: packed in bf16 */
     moecl_buffer flag;        /* u32: NaN or infinity in x raises the bits flag_bits; memory NULL: no check */
     cl_uint flag_bits;
 };
@@ -81,8 +82,10 @@ struct moecl_variant {
     /* The values fitted to a device. */
     void (*fit)(const moecl_device_info *info, unsigned *values);
     moecl_status (*create)(struct moecl_context *context, const unsigned *values, struct moecl_gemm **gemm);
+    /* Whether it can multiply bf16 by bf16 in pairs of steps, both read as bf16, so that h is kept in it; NULL: not. */
+    bool (*pairs)(const struct moecl_gemm *gemm);
     /* Builds what serves products of these options' types and function, besides what is there. */
-    moecl_status (*prepare)(struct moecl_gemm *gemm, const moecl_matrices_options *options);
+    moecl_status (*prepare)(struct moecl_gemm *gemm, const moecl_matrices_options *options, bool pairs);
     void (*destroy)(struct moecl_gemm *gemm);
 
     /* Bytes; rows is an upper bound. Monotone in rows. */
@@ -106,5 +109,7 @@ extern const struct moecl_variant moecl_variant_clblast;
 moecl_status moecl_gemm_create(struct moecl_context *context, const char *name, const char *parameters,
                                struct moecl_gemm **gemm);
 void moecl_gemm_destroy(struct moecl_gemm *gemm); /* NULL is allowed */
+/* Whether products of these types can be made in pairs of steps. */
+bool moecl_gemm_pairs(const struct moecl_gemm *gemm, moecl_type weights, moecl_type activations);
 
 #endif

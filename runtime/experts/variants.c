@@ -44,6 +44,11 @@ out:
     return status;
 }
 
+bool moecl_gemm_pairs(const struct moecl_gemm *gemm, moecl_type weights, moecl_type activations)
+{
+    return weights == MOECL_BF16 && activations == MOECL_BF16 && gemm->variant->pairs && gemm->variant->pairs(gemm);
+}
+
 void moecl_gemm_destroy(struct moecl_gemm *gemm)
 {
     if (gemm)

@@ -6,17 +6,25 @@
 
 #include "device/buffer.h"
 #include "device/memory.h"
+#include "device/probe.h"
 #include "device/program.h"
 #include "function.h"
 #include "matrices.h"
 #include "variant.h"
 
-enum parameter { ITEM_ROWS, ITEM_VECTORS, BLOCK_TILES, DEPTH_STEPS, PARAMETER_COUNT };
+enum parameter { ITEM_ROWS, ITEM_VECTORS, BLOCK_TILES, DEPTH_STEPS, PRODUCTS, PARAMETER_COUNT };
+
+/* How bf16 is multiplied by bf16. */
+enum products { FITTED, FLOATS, PAIRS, PAIRS_AVX512 };
 
 static const struct moecl_parameter parameters[PARAMETER_COUNT] = {
     [ITEM_ROWS] = {"item_rows", "rows a tile has at most", {6, 8, 10, 12}, 4},
     [ITEM_VECTORS] = {"item_vectors", "16-column vectors a panel has", {1, 2}, 2},
     [BLOCK_TILES] = {"block_tiles", "tiles that share a chunk of a panel while it is cached", {1, 2, 4, 8, 16, 32}, 6},
+    [PRODUCTS] = {"products",
+                  "of bf16 by bf16: 0 what the device has, 1 floats, 2 pairs in plain code, 3 pairs by AVX512-BF16",
+                  {FITTED, FLOATS, PAIRS, PAIRS_AVX512},
+                  4},
     [DEPTH_STEPS] = {"depth_steps", "steps a chunk has", {32, 64, 128, 256, 512, 1024}, 6},
 };
 
@@ -28,8 +36,8 @@ static const struct moecl_constraint constraints[] = {
 /* A tile has as many sums as the vector registers hold, 16 of 8 floats or 32 of 16. */
 static void fit(const moecl_device_info *info, unsigned *values)
 {
-    static const unsigned narrow[PARAMETER_COUNT] = {6, 1, 16, 512};
-    static const unsigned wide[PARAMETER_COUNT] = {12, 2, 8, 256};
+    static const unsigned narrow[PARAMETER_COUNT] = {6, 1, 16, 512, FITTED};
+    static const unsigned wide[PARAMETER_COUNT] = {12, 2, 8, 256, FITTED};
     memcpy(values, info->native_floats >= 16 ? wide : narrow, sizeof(wide));
 }
 
@@ -42,7 +50,8 @@ struct vector {
     struct moecl_gemm gemm;
     cl_kernel map;
     cl_kernel pack[3]; /* by moecl_type of the input; NULL: not prepared */
-    struct moecl_function_kernel *multiply;
+    cl_kernel pack_pairs;
+    struct moecl_function_kernel *multiply, *multiply_pairs;
 };
 
 static size_t block_rows(const struct moecl_gemm *gemm)
@@ -64,22 +73,43 @@ static void destroy(struct moecl_gemm *gemm)
     for (size_t type = 0; type < 3; type++)
         if (vector->pack[type])
             clReleaseKernel(vector->pack[type]);
+    if (vector->pack_pairs)
+        clReleaseKernel(vector->pack_pairs);
     moecl_function_kernels_release(&vector->multiply);
+    moecl_function_kernels_release(&vector->multiply_pairs);
     moecl_free(vector);
 }
 
 static moecl_status create_kernel(const struct moecl_gemm *gemm, const char *name,
-                                  const moecl_matrices_options *product, cl_kernel *kernel)
+                                  const moecl_matrices_options *product, bool pairs, cl_kernel *kernel)
 {
     const moecl_expert_function function = moecl_function_of(product);
-    char options[256 + MOECL_FUNCTION_OPTIONS], specialised[MOECL_FUNCTION_OPTIONS];
+    char options[320 + MOECL_FUNCTION_OPTIONS], specialised[MOECL_FUNCTION_OPTIONS];
     moecl_function_build_options(&function, specialised);
     snprintf(options, sizeof(options),
              "-DITEM_ROWS=%u -DITEM_VECTORS=%u -DBLOCK_TILES=%u -DDEPTH_STEPS=%u "
-             "-DWEIGHT_TYPE=%s -DACTIVATION_TYPE=%s %s",
+             "-DWEIGHT_TYPE=%s -DACTIVATION_TYPE=%s -DPACKED_TYPE=%s -DPAIRS=%d -DPAIRS_AVX512=%d %s",
              gemm->values[ITEM_ROWS], gemm->values[ITEM_VECTORS], gemm->values[BLOCK_TILES], gemm->values[DEPTH_STEPS],
-             moecl_type_name(product->weights), moecl_type_name(product->activations), specialised);
+             moecl_type_name(product->weights), moecl_type_name(product->activations),
+             moecl_type_name(pairs ? MOECL_BF16 : MOECL_F32), pairs,
+             gemm->values[PRODUCTS] == PAIRS_AVX512, specialised);
     return moecl_kernel_create(gemm->context, "activation.cl columns.cl vector.cl", options, name, kernel);
+}
+
+/* Finds what "what the device has" means, and refuses what it has not. */
+static moecl_status choose_products(struct moecl_context *context, unsigned *products)
+{
+    moecl_status status = MOECL_OK;
+    if (*products == FLOATS || *products == PAIRS)
+        goto out;
+    if (suits(&context->info))
+        TRY(moecl_probe_device(context));
+    if (*products == PAIRS_AVX512 && !context->info.avx512_bf16)
+        FAIL(&context->error, MOECL_UNSUPPORTED, "vector: products=%d, and the device has no AVX512-BF16",
+             PAIRS_AVX512);
+    *products = context->info.avx512_bf16 ? PAIRS_AVX512 : FLOATS;
+out:
+    return status;
 }
 
 static moecl_status create(struct moecl_context *context, const unsigned *values, struct moecl_gemm **created)
@@ -91,24 +121,33 @@ static moecl_status create(struct moecl_context *context, const unsigned *values
     vector->gemm.variant = &moecl_variant_vector;
     vector->gemm.context = context;
     memcpy(vector->gemm.values, values, sizeof(vector->gemm.values));
-    vector->gemm.layout = (struct moecl_layout){MOECL_LAYOUT_PANELS, 16 * (size_t)values[ITEM_VECTORS]};
+    vector->gemm.layout = (struct moecl_layout){MOECL_LAYOUT_PANELS, 16 * (size_t)values[ITEM_VECTORS], false};
+    TRY(choose_products(context, &vector->gemm.values[PRODUCTS]));
     *created = &vector->gemm;
+    vector = NULL;
 out:
+    moecl_free(vector);
     return status;
 }
 
-static moecl_status prepare(struct moecl_gemm *gemm, const moecl_matrices_options *options)
+static bool pairs(const struct moecl_gemm *gemm)
+{
+    return gemm->values[PRODUCTS] != FLOATS;
+}
+
+static moecl_status prepare(struct moecl_gemm *gemm, const moecl_matrices_options *options, bool in_pairs)
 {
     struct vector *vector = (struct vector *)gemm;
-    cl_kernel multiply = NULL;
+    struct moecl_function_kernel **list = in_pairs ? &vector->multiply_pairs : &vector->multiply;
+    cl_kernel *pack = in_pairs ? &vector->pack_pairs : &vector->pack[options->activations], multiply = NULL;
     moecl_status status = MOECL_OK;
     if (!vector->map)
-        TRY(create_kernel(gemm, "vector_map", options, &vector->map));
-    if (!vector->pack[options->activations])
-        TRY(create_kernel(gemm, "vector_pack", options, &vector->pack[options->activations]));
-    if (!moecl_function_kernel_find(vector->multiply, options)) {
-        TRY(create_kernel(gemm, "vector_multiply", options, &multiply));
-        TRY(moecl_function_kernel_add(gemm->context, &vector->multiply, options, multiply));
+        TRY(create_kernel(gemm, "vector_map", options, in_pairs, &vector->map));
+    if (!*pack)
+        TRY(create_kernel(gemm, "vector_pack", options, in_pairs, pack));
+    if (!moecl_function_kernel_find(*list, options)) {
+        TRY(create_kernel(gemm, "vector_multiply", options, in_pairs, &multiply));
+        TRY(moecl_function_kernel_add(gemm->context, list, options, multiply));
         multiply = NULL;
     }
 out:
@@ -166,7 +205,7 @@ static moecl_status pack(struct moecl_gemm *gemm, struct moecl_chain *chain, con
         ARGUMENT_U32(pack->flag.memory ? pack->flag_bits : 0),
     };
     const size_t global[] = {moecl_divide_up(pack->depth, gemm->values[DEPTH_STEPS]), bound};
-    return moecl_launch(chain, vector->pack[pack->type], 2, global, NULL, arguments,
+    return moecl_launch(chain, pack->pairs ? vector->pack_pairs : vector->pack[pack->type], 2, global, NULL, arguments,
                         sizeof(arguments) / sizeof(arguments[0]));
 }
 
@@ -185,7 +224,8 @@ static moecl_status multiply(struct moecl_gemm *gemm, struct moecl_chain *chain,
 {
     const struct vector *vector = (const struct vector *)gemm;
     const moecl_matrices *matrices = multiply->matrices;
-    cl_kernel kernel = moecl_function_kernel_find(vector->multiply, &matrices->options);
+    const struct moecl_function_kernel *list = matrices->layout.pairs ? vector->multiply_pairs : vector->multiply;
+    cl_kernel kernel = moecl_function_kernel_find(list, &matrices->options);
     const size_t bound = block_bound(gemm, grouping->groups, grouping->rows);
     const size_t panels = moecl_layout_panels(&matrices->layout, &matrices->shape), items = moecl_divide_up(panels, 2);
     const size_t splits = block_splits(gemm, grouping->rows, items);
@@ -223,6 +263,7 @@ const struct moecl_variant moecl_variant_vector = {
     .suits = suits,
     .fit = fit,
     .create = create,
+    .pairs = pairs,
     .prepare = prepare,
     .destroy = destroy,
     .map_bytes = map_bytes,

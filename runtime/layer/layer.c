@@ -10,7 +10,8 @@
 #include "stages/combine.h"
 #include "stages/input.h"
 
-/* h, the input of the down products, stays f32; so do inputs that a layer makes of x itself. */
+/* Inputs that a layer makes of x itself are f32; so is h, the input of the down products, unless the experts' products are
+ * made in pairs. They are where nothing but x is rounded by it: not where a weight is multiplied into x first. */
 static moecl_status create_matrices(struct moecl_layer *layer)
 {
     const moecl_layer_options *options = &layer->options;
@@ -18,6 +19,8 @@ static moecl_status create_matrices(struct moecl_layer *layer)
     const size_t experts = options->experts, hidden = options->hidden, width = moecl_expert_width(options);
     const size_t shared = options->shared_intermediate;
     const bool own_input = options->latent || options->expert_input.normalised;
+    const moecl_type expert_input = own_input ? MOECL_F32 : activations;
+    const bool pairs = !options->router.weight_on_input && moecl_gemm_pairs(layer->gemm, weights, expert_input);
     const struct {
         size_t groups, out, in;
         const moecl_expert_function *function; /* of an activated product */
@@ -26,8 +29,9 @@ static moecl_status create_matrices(struct moecl_layer *layer)
     } all[MOECL_PART_COUNT] = {
         [MOECL_PART_ROUTER] = {1, moecl_router_columns(options), hidden, NULL, false, MOECL_F32, activations},
         [MOECL_PART_GATE_UP] = {experts, options->intermediate, width, &options->function, options->function.biased,
-                                weights, own_input ? MOECL_F32 : activations},
-        [MOECL_PART_DOWN] = {experts, width, options->intermediate, NULL, options->function.biased, weights, MOECL_F32},
+                                weights, expert_input},
+        [MOECL_PART_DOWN] = {experts, width, options->intermediate, NULL, options->function.biased, weights,
+                            pairs ? MOECL_BF16 : MOECL_F32},
         [MOECL_PART_SHARED_GATE_UP] = {1, shared, hidden, &options->shared_function, options->shared_function.biased,
                                        weights, activations},
         [MOECL_PART_SHARED_DOWN] = {1, hidden, shared, NULL, options->shared_function.biased, weights, MOECL_F32},
@@ -47,7 +51,8 @@ static moecl_status create_matrices(struct moecl_layer *layer)
                                            .activations = all[i].input};
         if (all[i].function)
             matrices.function = *all[i].function;
-        TRY(moecl_matrices_create_for(layer->gemm, &matrices, &layer->parts[i]));
+        const bool expert = i == MOECL_PART_GATE_UP || i == MOECL_PART_DOWN;
+        TRY(moecl_matrices_create_for(layer->gemm, &matrices, expert && pairs, &layer->parts[i]));
     }
 out:
     return status;

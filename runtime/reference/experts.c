@@ -166,6 +166,7 @@ struct expert_call {
     bool weighted;
     size_t intermediate, width, count, divisor;
     const size_t *places;
+    moecl_type h_type; /* that the down product takes h in */
     struct values *outputs;
 };
 
@@ -205,7 +206,7 @@ static void compute_h(const struct expert_call *call, struct work *work, size_t 
         if (errors)
             work->h.error[m * call->intermediate + i] =
                 moecl_bound_function(call->function, gate, gate_error, up, up_error) +
-                (work->call->h_type == MOECL_F32 ? 0 : moecl_verify_rounding_of(h, work->call->h_type));
+                (call->h_type == MOECL_F32 ? 0 : moecl_verify_rounding_of(h, call->h_type));
     }
 }
 
@@ -246,6 +247,7 @@ static void compute_experts(struct work *work)
                                  .width = work->width,
                                  .divisor = work->slots,
                                  .places = work->places,
+                                 .h_type = call->h_type,
                                  .outputs = &work->outputs};
     for (size_t e = 0; e < options->experts; e++) {
         expert.expert = &call->weights->experts[e];
@@ -266,6 +268,7 @@ static void compute_experts(struct work *work)
                                          .width = work->hidden,
                                          .count = call->tokens,
                                          .divisor = 1,
+                                         .h_type = MOECL_F32,
                                          .outputs = &work->shared},
                    work);
 }

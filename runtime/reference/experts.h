@@ -18,7 +18,7 @@ struct moecl_reference_experts_call {
     /* What the device's y may be off by, where it is wanted (else NULL): [T,H], all but the rounding of y itself. */
     double *y_errors;
     const double *weight_errors; /* [T,slots]: of the routing weights */
-    moecl_type h_type;           /* that the down products take h in */
+    moecl_type h_type;           /* that the experts' down products take h in */
 };
 moecl_status moecl_reference_experts(const struct moecl_reference_experts_call *call);
 

@@ -11,7 +11,7 @@
 size_t moecl_staged_token_bytes(const moecl_layer_options *options)
 {
     const size_t width = options->latent > 0 ? options->latent : options->hidden;
-    const size_t assignment = 4 * (4 + 3 * options->intermediate + width);
+    const size_t assignment = 4 * (4 + 4 * options->intermediate + width);
     const size_t shared =
         options->shared_intermediate > 0 ? 4 * (3 * options->shared_intermediate + options->hidden) : 0;
     const size_t router = 4 * (3 * moecl_router_rows(options) + 2);
@@ -170,6 +170,20 @@ out:
     return status;
 }
 
+/* h as the down product reads it. */
+static moecl_status round_h(struct moecl_verification *verification, size_t rows, struct moecl_staged *staged)
+{
+    moecl_status status = MOECL_OK;
+    const moecl_type type = verification->h_type;
+    const size_t intermediate = verification->options->intermediate;
+    struct moecl_staged_array *rounded = &staged->rounded_h;
+    TRY(array_make(verification, rows, intermediate, moecl_type_size(type), rounded));
+    moecl_convert(staged->h.host, MOECL_F32, rounded->host, type, rows * intermediate);
+    TRY(moecl_buffer_write(verification->context, start(rounded), rounded->bytes, rounded->host));
+out:
+    return status;
+}
+
 /* What the experts read, and the three arrays of their products. */
 static moecl_status run_experts(struct moecl_verification *verification, const struct moecl_verify_chunk *chunk,
                                 struct moecl_staged *s)
@@ -189,7 +203,11 @@ static moecl_status run_experts(struct moecl_verification *verification, const s
     }
     TRY(PRODUCT(MOECL_PART_GATE_UP, x, type, true, true, linear, &s->linear));
     TRY(PRODUCT(MOECL_PART_GATE_UP, x, type, true, true, activated, &s->h));
-    TRY(PRODUCT(MOECL_PART_DOWN, start(&s->h), MOECL_F32, true, false, activated, &s->z));
+    const bool rounded = verification->h_type != MOECL_F32;
+    if (rounded)
+        TRY(round_h(verification, chunk->tokens * verification->router.slots, s));
+    TRY(PRODUCT(MOECL_PART_DOWN, start(rounded ? &s->rounded_h : &s->h), verification->h_type, true, false, activated,
+                &s->z));
 out:
     return status;
 }

@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "device.h"
 #include "random.h"
@@ -26,16 +27,20 @@ moecl_layer_options random_options(uint64_t *seed, size_t number)
         options.shared_intermediate = random_between(seed, 1, 30 * scale);
         options.shared_gate = (moecl_shared_gate)random_between(seed, 0, 1);
     }
+    const bool pairs = options.weights == MOECL_BF16 && options.activations == MOECL_BF16;
+    if (pairs && strcmp(options.variant, "vector") == 0 && random_between(seed, 0, 2) > 0)
+        options.parameters = "products=2";
     return options;
 }
 
 void print_case(const moecl_layer_options *options, size_t tokens, uint64_t seed)
 {
-    print_message("           seed %llu: E %zu, H %zu, I %zu, k %zu%s, shared %zu%s, T %zu, %s, activations %s, %s\n",
+    print_message("           seed %llu: E %zu, H %zu, I %zu, k %zu%s, shared %zu%s, T %zu, %s, activations %s, %s %s\n",
                   (unsigned long long)seed, options->experts, options->hidden, options->intermediate, options->top_k,
                   options->router.normalisation ? " normalised" : "", options->shared_intermediate,
                   options->shared_gate ? " gated" : "", tokens, moecl_type_name(options->weights),
-                  moecl_type_name(options->activations), options->variant);
+                  moecl_type_name(options->activations), options->variant,
+                  options->parameters ? options->parameters : "");
 }
 
 static moecl_matrix random_matrix(uint64_t *seed, moecl_type type, size_t rows, size_t columns)
