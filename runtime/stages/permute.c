@@ -40,6 +40,7 @@ moecl_status moecl_permute_kernels_create(struct moecl_context *context, struct 
     TRY(moecl_kernel_create(context, "permute.cl", NULL, "permute_scan", &kernels->scan));
     TRY(moecl_kernel_create(context, "permute.cl", NULL, "permute_offsets", &kernels->offsets));
     TRY(moecl_kernel_create(context, "permute.cl", NULL, "permute_scatter", &kernels->scatter));
+    TRY(moecl_kernel_create(context, "permute.cl", NULL, "permute_few", &kernels->few));
 out:
     if (status != MOECL_OK)
         moecl_permute_kernels_release(kernels);
@@ -48,12 +49,35 @@ out:
 
 void moecl_permute_kernels_release(struct moecl_permute_kernels *kernels)
 {
-    cl_kernel *const all[] = {&kernels->count, &kernels->scan, &kernels->offsets, &kernels->scatter};
+    cl_kernel *const all[] = {&kernels->count, &kernels->scan, &kernels->offsets, &kernels->scatter,
+                              &kernels->few};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
         if (*all[i])
             clReleaseKernel(*all[i]);
         *all[i] = NULL;
     }
+}
+
+/* All in one launch. */
+static moecl_status enqueue_few(const struct moecl_permute_kernels *kernels, struct moecl_chain *chain,
+                                const struct moecl_permute_call *call)
+{
+    const size_t one = 1;
+    const moecl_permutation *permutation = &call->permutation;
+    const struct moecl_argument arguments[] = {
+        ARGUMENT_BUFFER(call->ids),
+        ARGUMENT_U32(call->tokens * call->slots),
+        ARGUMENT_U32(call->experts),
+        ARGUMENT_U32(call->outputs),
+        ARGUMENT_U32(call->row_capacity),
+        ARGUMENT_BUFFER(call->workspace),
+        ARGUMENT_BUFFER(permutation->offsets),
+        ARGUMENT_BUFFER(permutation->assignments),
+        ARGUMENT_BUFFER(permutation->rows),
+        ARGUMENT_BUFFER(call->flag.memory ? call->flag : call->workspace),
+        ARGUMENT_U32(call->flag.memory ? MOECL_FLAG_BAD_EXPERT : 0),
+    };
+    return moecl_launch(chain, kernels->few, 1, &one, NULL, arguments, sizeof(arguments) / sizeof(arguments[0]));
 }
 
 moecl_status moecl_permute_enqueue(const struct moecl_permute_kernels *kernels, struct moecl_chain *chain,
@@ -65,6 +89,8 @@ moecl_status moecl_permute_enqueue(const struct moecl_permute_kernels *kernels, 
     const moecl_buffer counts = call->workspace;
     const moecl_buffer totals = moecl_buffer_at(call->workspace, counts_bytes(assignments, experts));
     moecl_status status = MOECL_OK;
+    if (chunks == 1)
+        return enqueue_few(kernels, chain, call);
 
     const struct moecl_argument count[] = {ARGUMENT_BUFFER(call->ids), ARGUMENT_U32(assignments), ARGUMENT_U32(length),
                                            ARGUMENT_U32(experts), ARGUMENT_BUFFER(counts)};

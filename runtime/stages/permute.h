@@ -8,7 +8,7 @@
 #include "device/launch.h"
 
 struct moecl_permute_kernels {
-    cl_kernel count, scan, offsets, scatter;
+    cl_kernel count, scan, offsets, scatter, few;
 };
 moecl_status moecl_permute_kernels_create(struct moecl_context *context, struct moecl_permute_kernels *kernels);
 void moecl_permute_kernels_release(struct moecl_permute_kernels *kernels);
