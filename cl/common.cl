@@ -31,7 +31,8 @@ inline ushort to_bf16(float value)
     return (ushort)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
-/* load: one element.  load16: sixteen in a row.  store: one element.  store8, store16: so many in a row. `ELEMENT_type` is what a pointer points to. */
+/* load: one element.  load16: sixteen in a row.  store: one element.  store8, store16: so many in a row. `ELEMENT_type`
+ * is what a pointer points to. */
 #define ELEMENT_f32 float
 #define ELEMENT_f16 ushort
 #define ELEMENT_bf16 ushort

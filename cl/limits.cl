@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* limits.cl - the yardsticks: reading memory, copying memory, multiplying and adding.
+/* limits.cl - the yardsticks: reading memory, copying memory, multiplying and adding, in fp32 and in pairs of bf16.
  *
  * VECTOR is what one work-item handles at a time: as wide as a register where work-items are not run side by side in
  * vector lanes (CPUs), a few floats where neighbours' accesses are merged (GPUs).
@@ -59,3 +59,20 @@ __kernel void multiply_add(ulong rounds, float factor_value, float term_value, _
     }
     VIEW(VECTOR, results)[get_global_id(0)] = (VECTOR)(0.0f) CHAINS(SUM);
 }
+
+#ifdef PAIRS_AVX512
+/* The same with vdpbf16ps, 64 operations each; `factor` and `term` are pairs of bf16. results float16 [items]. */
+#define START_PAIRS(n) float16 a##n = (float16)(n + 1);
+#define STEP_PAIRS(n) __asm__ volatile("vdpbf16ps %2, %1, %0" : "+v"(a##n) : "v"(factor), "v"(term));
+
+__kernel void multiply_pairs(ulong rounds, float factor_value, float term_value, __global float16 *results_memory,
+                             ulong results_offset)
+{
+    const uint16 factor = as_uint16((float16)(factor_value)), term = as_uint16((float16)(term_value));
+    CHAINS(START_PAIRS)
+    for (ulong i = 0; i < rounds; i++) {
+        CHAINS(STEP_PAIRS)
+    }
+    VIEW(float16, results)[get_global_id(0)] = (float16)(0.0f) CHAINS(SUM);
+}
+#endif

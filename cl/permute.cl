@@ -9,7 +9,7 @@
  *     permute_offsets   one work-item:           offsets = prefix of totals, with a leading zero
  *     permute_scatter   a work-item a chunk:     row = offsets[e] + counts[c][e]++, in the order of the assignments
  *
- *     permute_few       one work-item:           all of it, where there is one chunk: four launches take longer than the work
+ *     permute_few       one work-item:           all of it, where there is one chunk: launches take longer than the work
  *
  * Shapes: ids i32 [T*k]; counts u32 [chunks][E]; totals u32 [E]; offsets u32 [E+1]; assignments u32 [capacity] (row ->
  * assignment); rows i32 [T*k] (assignment -> row, -1 where there is none).
@@ -68,7 +68,8 @@ __kernel void permute_offsets(uint experts, uint capacity, __global const uint *
     offsets[experts] = min(total, capacity);
 }
 
-/* Gives assignments begin to end-1 their rows, `counts` of an expert's being given before. False where an id is of no expert. */
+/* Gives assignments begin to end-1 their rows, `counts` of an expert's being given before. False where an id is of no
+ * expert. */
 inline bool place(__global const int *ids, uint begin, uint end, uint experts, uint outputs, uint capacity,
                   __global const uint *offsets, __global uint *counts, __global uint *assignments, __global int *rows)
 {

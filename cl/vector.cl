@@ -5,9 +5,9 @@
  * offsets[e] is known to the device alone. A gated product has two matrices an expert, gate and up. A product may have
  * biases, f32 [E][N], gated [E][2N] (gate's, then up's); what becomes of it then is activation.cl's business.
  *
- * An expert's rows are cut into as few tiles of at most ITEM_ROWS as there must be, evenly: 13 rows are tiles of 4, 4
- * and 5 and not of 6, 6 and 1, since a low tile leaves arithmetic units idle. Tiles are joined to as few blocks of at most
- * BLOCK_TILES, evenly too. Every height has a body of its own, so no tile pays for rows it has not.
+ * An expert's rows are cut into as few tiles of at most ITEM_ROWS as there must be, evenly: 13 rows are tiles of 5, 4
+ * and 4 and not of 6, 6 and 1, since a low tile leaves arithmetic units idle. Tiles are joined to as few blocks of at
+ * most BLOCK_TILES, evenly too. Every height has a body of its own, so no tile pays for rows it has not.
  *
  * Layouts:
  *   A, chunks    DEPTH_STEPS steps of all rows, then as many of the next; behind K nothing is written nor read
@@ -15,7 +15,7 @@
  *                [steps 0 to 255: row 0: .. | row 1: .. | ..] [steps 256 to 511: row 0: .. | ..] ..          float
  *
  *   B, panels    PANEL_COLUMNS columns of C a panel, K steps deep; columns past N are zero. Gated: of every 16 columns
- *                of a panel, 8 are of gate and the next 8 of up, so that both halves of a column of C meet in one vector
+ *                of a panel, 8 are of gate and the next 8 of up, so that both halves of a column of C meet in a vector
  *
  *                [panel 0: k=0: c0 c1 .. | k=1: c0 c1 .. | ..] [panel 1: ..]     WEIGHT_TYPE
  *
@@ -27,14 +27,14 @@
  *   blocks       4 uint a block: expert, first row, rows (0: a surplus block), unused; no expert without rows has any
  *
  * Launch: groups of one work-item; no local memory, no barrier. Work-item (s, q, block) multiplies tiles s, s + splits,
- * .. of a block by panels 2q and 2q + 1, chunk by chunk: a chunk of a panel stays in the first-level cache while the tiles
- * go by. A tile of a row or two multiplies both panels at once: it has too few sums of its own to keep the multipliers busy.
- * `splits` is for products of few panels. The grid has the most blocks there can be, ceil(rows / rows a block) +
- * min(E, rows), the last block first: surplus work-items, which return, come before the others, so that what OpenCL
- * implementations do to end with all cores busy meets those that have work.
+ * .. of a block by panels 2q and 2q + 1, chunk by chunk: a chunk of a panel stays in the first-level cache while the
+ * tiles go by. A tile of a row or two multiplies both panels at once: it has too few sums of its own to keep the
+ * multipliers busy. `splits` is for products of few panels. The grid has the most blocks there can be, ceil(rows / rows
+ * a block) + min(E, rows), the last block first: surplus work-items, which return, come before the others, so that what
+ * OpenCL implementations do to end with all cores busy meets those that have work.
  *
- * Deterministic: every element is the sum, in rising order, of the sums of its chunks, each one fp32 sum over k in rising
- * order; by one work-item, the same in whichever body. */
+ * Deterministic: every element is the sum, in rising order, of the sums of its chunks, each one fp32 sum over k in
+ * rising order (of a pair, the second step first); by one work-item, the same in whichever body. */
 
 #ifndef WEIGHT_TYPE
 #define WEIGHT_TYPE f32
@@ -95,8 +95,8 @@ inline void set_block(__global uint *entry, uint group, uint first_row, uint row
     entry[3] = 0;
 }
 
-/* One work-item an expert: writes its blocks; the last expert writes the surplus ones. Rows from `rows` on are left out,
- * whatever the offsets say. */
+/* One work-item an expert: writes its blocks; the last expert writes the surplus ones. Rows from `rows` on are left
+ * out, whatever the offsets say. */
 __kernel void vector_map(__global const uint *offsets_memory, ulong offsets_offset, uint groups, uint rows, uint bound,
                          __global uint *map_memory, ulong map_offset)
 {
@@ -125,8 +125,8 @@ __kernel void vector_map(__global const uint *offsets_memory, ulong offsets_offs
 }
 
 /* Gathers the rows of A: work-item (c, block) brings chunk c of a block's rows. Row r of the product is row
- * assignments[r] / divisor of x, or row r itself where divisor is 0; where `weighted`, times row_weights[assignments[r]],
- * or row_weights[r]. NaN or infinity in x raises the bits `flag`. */
+ * assignments[r] / divisor of x, or row r itself where divisor is 0; where `weighted`, times
+ * row_weights[assignments[r]], or row_weights[r]. NaN or infinity in x raises the bits `flag`. */
 __kernel void vector_pack(__global const uchar *x_memory, ulong x_offset, __global const uint *assignments_memory,
                           ulong assignments_offset, uint divisor, uint weighted,
                           __global const uchar *row_weights_memory, ulong row_weights_offset,
@@ -208,8 +208,8 @@ inline float16 add_products(float16 sum, __global const float *a, float16 weight
 #endif
 
 /* Adds the products of a tile of ROWS rows and PANELS panels, `panel_size` apart, over the steps of a chunk to
- * sums [row][PANEL_COLUMNS], those of the second panel BOTH_ROWS rows behind those of the first. Loops are unrolled, or the
- * sums would not be registers. */
+ * sums [row][PANEL_COLUMNS], those of the second panel BOTH_ROWS rows behind those of the first. Loops are unrolled, or
+ * the sums would not be registers. */
 #define FOR_EACH_VECTOR(v, panels) _Pragma("unroll") for (uint v = 0; v < panels * ITEM_VECTORS; v++)
 #define FOR_EACH_ROW(r, rows) _Pragma("unroll") for (uint r = 0; r < rows; r++)
 #define ADD_STEP(ROWS, PANELS, ADD)                                                                                    \
@@ -269,10 +269,11 @@ FOR_EACH_LOW_HEIGHT(DEFINE_BOTH)
         multiply_both_##rows(a, b, panel_size, steps, sums);                                                           \
         break;
 
-/* Adds the products of a block's tiles, every `stride`-th from `begin` on, over a chunk; or those of its only tile and of a
- * pair of panels. */
-inline void multiply_chunk(struct parts tiles, uint begin, uint stride, bool both, __global const ELEMENT(PACKED_TYPE) *a,
-                           __global const ELEMENT(WEIGHT_TYPE) *b, ulong panel_size, uint steps, float *block_sums)
+/* Adds the products of a block's tiles, every `stride`-th from `begin` on, over a chunk; or those of its only tile and
+ * of both panels. */
+inline void multiply_chunk(struct parts tiles, uint begin, uint stride, bool both,
+                           __global const ELEMENT(PACKED_TYPE) *a, __global const ELEMENT(WEIGHT_TYPE) *b,
+                           ulong panel_size, uint steps, float *block_sums)
 {
     if (both) {
         float *sums = block_sums;
@@ -299,7 +300,8 @@ vector_multiply(__global const uchar *packed_memory, ulong packed_offset, __glob
                 __global const uchar *biases_memory, ulong biases_offset, uint form, __global float *output_memory,
                 ulong output_offset)
 {
-    const uint block = bound - 1 - get_global_id(2), first_panel = 2 * get_global_id(1), end_panel = min(first_panel + 2, panels);
+    const uint block = bound - 1 - get_global_id(2);
+    const uint first_panel = 2 * get_global_id(1), end_panel = min(first_panel + 2, panels);
     if (get_global_id(2) >= bound || first_panel >= panels)
         return;
     __global const uint *entry = VIEW(const uint, map) + 4 * block;
@@ -315,7 +317,8 @@ vector_multiply(__global const uchar *packed_memory, ulong packed_offset, __glob
         VIEW(const ELEMENT(PACKED_TYPE), packed) + (ulong)first * DEPTH_STEPS;
     __global const ELEMENT(WEIGHT_TYPE) *b =
         VIEW(const ELEMENT(WEIGHT_TYPE), weights) + (ulong)(group - first_group) * panels * panel_size;
-    __global const float *biases = VIEW(const float, biases) + (biased ? (ulong)group * (gated ? 2 * width : width) : 0);
+    __global const float *biases =
+        VIEW(const float, biases) + (biased ? (ulong)group * (gated ? 2 * width : width) : 0);
     __global float *output = VIEW(float, output);
 
     for (uint panel = first_panel; panel < end_panel; panel += both ? 2 : 1) {
@@ -323,7 +326,8 @@ vector_multiply(__global const uchar *packed_memory, ulong packed_offset, __glob
         for (uint i = 0; i < (both ? 2 * BOTH_ROWS : rows) * ITEM_VECTORS; i++)
             vstore16((float16)(0.0f), i, sums);
         for (uint begin = 0; begin < depth; begin += DEPTH_STEPS)
-            multiply_chunk(tiles, get_global_id(0), splits, both, a + (ulong)(begin / DEPTH_STEPS) * total_rows * DEPTH_STEPS,
+            multiply_chunk(tiles, get_global_id(0), splits, both,
+                           a + (ulong)(begin / DEPTH_STEPS) * total_rows * DEPTH_STEPS,
                            b + panel * panel_size + (ulong)begin * PANEL_COLUMNS, panel_size,
                            min(depth - begin, (uint)DEPTH_STEPS), sums);
 
@@ -339,8 +343,8 @@ vector_multiply(__global const uchar *packed_memory, ulong packed_offset, __glob
                     float16 sum = vload16((row_of_panel + r) * ITEM_VECTORS + v % ITEM_VECTORS, sums);
                     if (biased)
                         sum += bias;
-                    store_columns(output, form, width, column, first + r,
-                                  ((ulong)(n / DEPTH_STEPS) * total_rows + first + r) * DEPTH_STEPS + n % DEPTH_STEPS, 1,
+                    const ulong chunk_row = (ulong)(n / DEPTH_STEPS) * total_rows + first + r;
+                    store_columns(output, form, width, column, first + r, chunk_row * DEPTH_STEPS + n % DEPTH_STEPS, 1,
                                   sum);
                 }
             }

@@ -34,6 +34,7 @@ static void limits_are_repeatable(void **state)
     assert_alike(first.read_bytes_per_second, second.read_bytes_per_second);
     assert_alike(first.copy_bytes_per_second, second.copy_bytes_per_second);
     assert_alike(first.fp32_flops, second.fp32_flops);
+    assert_alike(first.bf16_flops, second.bf16_flops);
     moecl_context_destroy(context);
 }
 

@@ -45,10 +45,9 @@ static const char integer_dot_source[] = PROBE "{\n"
                                                "           dot_4x8packed_uu_uint(a, b) == 49154;\n"
                                                "}\n";
 
-/* x86's vdpbf16ps, where the compiler has registers for it: the processor is asked first, since an instruction that it does
- * not know ends the process. Bit 16 of EBX of CPUID 7.0 is AVX512F, bit 5 of EAX of 7.1 AVX512-BF16, bits 1, 2, 5, 6 and 7
- * of XCR0 say that the system keeps the registers. To 1 it adds
- * (1 + i / 128) (1 + 1 / 128) + 2 * 3. */
+/* x86's vdpbf16ps, where the compiler has registers for it: the processor is asked first, since an instruction that it
+ * does not know ends the process. Bit 16 of EBX of CPUID 7.0 is AVX512F, bit 5 of EAX of 7.1 AVX512-BF16, bits 1, 2, 5,
+ * 6 and 7 of XCR0 say that the system keeps the registers. To 1 it adds (1 + i / 128) (1 + 1 / 128) + 2 * 3. */
 static const char avx512_bf16_source[] =
     "#if defined(__x86_64__) && defined(__AVX512F__)\n"
     "uint cpuid(uint leaf, uint subleaf, uint part)\n"
@@ -60,7 +59,8 @@ static const char avx512_bf16_source[] =
     "bool has_it(void)\n"
     "{\n"
     "    uint low, high;\n"
-    "    if (cpuid(0, 0, 0) < 7 || !(cpuid(1, 0, 2) >> 27 & 1) || !(cpuid(7, 0, 1) >> 16 & 1) || cpuid(7, 0, 0) < 1 ||\n"
+    "    if (cpuid(0, 0, 0) < 7 || !(cpuid(1, 0, 2) >> 27 & 1) || !(cpuid(7, 0, 1) >> 16 & 1) || cpuid(7, 0, 0) < 1 "
+    "||\n"
     "        !(cpuid(7, 1, 0) >> 5 & 1))\n"
     "        return false;\n"
     "    __asm__ volatile(\"xgetbv\" : \"=a\"(low), \"=d\"(high) : \"c\"(0));\n"

@@ -91,8 +91,8 @@ static moecl_status create_kernel(const struct moecl_gemm *gemm, const char *nam
              "-DWEIGHT_TYPE=%s -DACTIVATION_TYPE=%s -DPACKED_TYPE=%s -DPAIRS=%d -DPAIRS_AVX512=%d %s",
              gemm->values[ITEM_ROWS], gemm->values[ITEM_VECTORS], gemm->values[BLOCK_TILES], gemm->values[DEPTH_STEPS],
              moecl_type_name(product->weights), moecl_type_name(product->activations),
-             moecl_type_name(pairs ? MOECL_BF16 : MOECL_F32), pairs,
-             gemm->values[PRODUCTS] == PAIRS_AVX512, specialised);
+             moecl_type_name(pairs ? MOECL_BF16 : MOECL_F32), pairs, gemm->values[PRODUCTS] == PAIRS_AVX512,
+             specialised);
     return moecl_kernel_create(gemm->context, "activation.cl columns.cl vector.cl", options, name, kernel);
 }
 

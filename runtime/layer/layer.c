@@ -10,8 +10,8 @@
 #include "stages/combine.h"
 #include "stages/input.h"
 
-/* Inputs that a layer makes of x itself are f32; so is h, the input of the down products, unless the experts' products are
- * made in pairs. They are where nothing but x is rounded by it: not where a weight is multiplied into x first. */
+/* Inputs that a layer makes of x itself are f32; so is h, the input of the down products, unless the experts' products
+ * are made in pairs. They are where nothing but x is rounded by it: not where a weight is multiplied into x first. */
 static moecl_status create_matrices(struct moecl_layer *layer)
 {
     const moecl_layer_options *options = &layer->options;
@@ -31,7 +31,7 @@ static moecl_status create_matrices(struct moecl_layer *layer)
         [MOECL_PART_GATE_UP] = {experts, options->intermediate, width, &options->function, options->function.biased,
                                 weights, expert_input},
         [MOECL_PART_DOWN] = {experts, width, options->intermediate, NULL, options->function.biased, weights,
-                            pairs ? MOECL_BF16 : MOECL_F32},
+                             pairs ? MOECL_BF16 : MOECL_F32},
         [MOECL_PART_SHARED_GATE_UP] = {1, shared, hidden, &options->shared_function, options->shared_function.biased,
                                        weights, activations},
         [MOECL_PART_SHARED_DOWN] = {1, hidden, shared, NULL, options->shared_function.biased, weights, MOECL_F32},

@@ -34,7 +34,7 @@ int compare_feed(struct compare *compare, size_t tokens, const void *x, size_t r
                  const float *weights);
 int compare_call(struct compare *compare, size_t routing);
 int compare_read(struct compare *compare, void *y);
-int compare_limits(struct compare *compare, double *read_bytes_per_second, double *fp32_flops);
+int compare_limits(struct compare *compare, double *read_bytes_per_second, double *fp32_flops, double *bf16_flops);
 void compare_drop(struct compare *compare);
 
 static int check(struct compare *compare, moecl_status status)
@@ -103,13 +103,14 @@ int compare_open(struct compare *compare, const char *device)
     return 0;
 }
 
-int compare_limits(struct compare *compare, double *read_bytes_per_second, double *fp32_flops)
+int compare_limits(struct compare *compare, double *read_bytes_per_second, double *fp32_flops, double *bf16_flops)
 {
     moecl_limits limits;
     if (check(compare, moecl_measure_limits(compare->context, 0, &limits)))
         return 1;
     *read_bytes_per_second = limits.read_bytes_per_second;
     *fp32_flops = limits.fp32_flops;
+    *bf16_flops = limits.bf16_flops;
     return 0;
 }
 

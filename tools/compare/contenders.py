@@ -58,10 +58,10 @@ class Client:
         return getattr(self.library, f"compare_{name}")(self.handle).decode()
 
     def limits(self):
-        """Bytes read a second, fp32 operations a second."""
-        read, flops = ctypes.c_double(), ctypes.c_double()
-        self.run("limits", ctypes.byref(read), ctypes.byref(flops))
-        return read.value, flops.value
+        """Bytes read a second, operations a second in fp32 and in bf16."""
+        read, fp32, bf16 = ctypes.c_double(), ctypes.c_double(), ctypes.c_double()
+        self.run("limits", ctypes.byref(read), ctypes.byref(fp32), ctypes.byref(bf16))
+        return read.value, fp32.value, bf16.value
 
     def drop(self):
         self.library.compare_drop(self.handle)
