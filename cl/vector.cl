@@ -52,7 +52,7 @@
 #define BLOCK_TILES 16
 #endif
 #ifndef DEPTH_STEPS
-#define DEPTH_STEPS 512
+#define DEPTH_STEPS 256
 #endif
 
 #ifndef PAIRS
