@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_vector.c - the variant `vector`: every height of a tile, with each parameter, as floats and in pairs; a row's bits do
- * not depend on how many rows its expert has, so not on the body that makes them; the variant is first on CPUs only. */
+/* test_vector.c - the variant `vector`: every height of a tile, with each parameter, as floats and in pairs; a row's
+ * bits do not depend on how many rows its expert has, so not on the body that makes them; the variant is first on CPUs
+ * only. */
 #include "check.h"
 
 #include <math.h>

@@ -25,7 +25,7 @@ struct moecl_staged_array {
     X(input)         /* f32 [T,W]: what experts read, where that is not x: its norm or latent projection */            \
     X(linear)        /* f32 [A,2I]: gate and up of the input; [A,I] where ungated */                                   \
     X(h)             /* f32 [A,I] */                                                                                   \
-    X(rounded_h)     /* [A,I], of the type that the down product reads; where that is not f32 */                        \
+    X(rounded_h)     /* [A,I], of the type that the down product reads; where that is not f32 */                       \
     X(z)             /* f32 [A,W] */                                                                                   \
     X(sum)           /* f32 [T,L]: the weighted sum, where there is a latent projection */                             \
     X(latent_output) /* f32 [T,H]: that sum brought back */                                                            \

@@ -49,8 +49,7 @@ out:
 
 void moecl_permute_kernels_release(struct moecl_permute_kernels *kernels)
 {
-    cl_kernel *const all[] = {&kernels->count, &kernels->scan, &kernels->offsets, &kernels->scatter,
-                              &kernels->few};
+    cl_kernel *const all[] = {&kernels->count, &kernels->scan, &kernels->offsets, &kernels->scatter, &kernels->few};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
         if (*all[i])
             clReleaseKernel(*all[i]);

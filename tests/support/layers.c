@@ -35,12 +35,12 @@ moecl_layer_options random_options(uint64_t *seed, size_t number)
 
 void print_case(const moecl_layer_options *options, size_t tokens, uint64_t seed)
 {
-    print_message("           seed %llu: E %zu, H %zu, I %zu, k %zu%s, shared %zu%s, T %zu, %s, activations %s, %s %s\n",
-                  (unsigned long long)seed, options->experts, options->hidden, options->intermediate, options->top_k,
-                  options->router.normalisation ? " normalised" : "", options->shared_intermediate,
-                  options->shared_gate ? " gated" : "", tokens, moecl_type_name(options->weights),
-                  moecl_type_name(options->activations), options->variant,
-                  options->parameters ? options->parameters : "");
+    print_message(
+        "           seed %llu: E %zu, H %zu, I %zu, k %zu%s, shared %zu%s, T %zu, %s, activations %s, %s %s\n",
+        (unsigned long long)seed, options->experts, options->hidden, options->intermediate, options->top_k,
+        options->router.normalisation ? " normalised" : "", options->shared_intermediate,
+        options->shared_gate ? " gated" : "", tokens, moecl_type_name(options->weights),
+        moecl_type_name(options->activations), options->variant, options->parameters ? options->parameters : "");
 }
 
 static moecl_matrix random_matrix(uint64_t *seed, moecl_type type, size_t rows, size_t columns)
