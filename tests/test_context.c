@@ -2,6 +2,9 @@
 /* test_context.c - a context's life on a real device: opened, adopted, described, probed, given up. */
 #include <stdlib.h>
 #include <string.h>
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
 
 #include "check.h"
 #include "device.h"
@@ -212,6 +215,17 @@ static bool lists(const char *extensions, const char *extension)
     return at != NULL && (at[strlen(extension)] == ' ' || at[strlen(extension)] == 0);
 }
 
+/* What the host's processor says of itself: all devices that could have it are the host. */
+static bool host_has_avx512_bf16(void)
+{
+#ifdef __x86_64__
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1);
+#else
+    return false;
+#endif
+}
+
 /* A probe's "no" where the driver promises a feature, or a "yes" where nothing hints at it, would be a probe that is
  * wrong: none of the drivers tested lies about these. */
 static void probes_agree_with_the_driver(void **state)
@@ -231,6 +245,7 @@ static void probes_agree_with_the_driver(void **state)
     assert_int_equal(info.fp64, lists(extensions, "cl_khr_fp64"));
     assert_int_equal(info.integer_dot, lists(extensions, "cl_khr_integer_dot_product"));
     assert_int_equal(info.subgroups, lists(extensions, "cl_khr_subgroups") || lists(extensions, "cl_intel_subgroups"));
+    assert_true(!info.avx512_bf16 || host_has_avx512_bf16());
     assert_int_equal(info.subgroups, info.subgroup_sizes != 0);
     assert_true(info.subgroup_sizes < 256);
 

@@ -188,6 +188,9 @@ static double linear(const struct work *work, const struct expert_call *call, si
 static void compute_h(const struct expert_call *call, struct work *work, size_t i)
 {
     const bool gated = !call->function->ungated, errors = work->h.error != NULL;
+    /* A sum's errors are added as squares (product()). A rounding is as likely anywhere up to its largest, so three
+     * times that are five of its deviations, which the largest of some thousand sums stays within. */
+    const double roundings = call->h_type == MOECL_F32 ? 0 : 3;
     const moecl_type storage = work->call->options->weights;
     moecl_reference_read_row(&call->expert->up, i, storage, work->up_row);
     if (gated)
@@ -206,7 +209,7 @@ static void compute_h(const struct expert_call *call, struct work *work, size_t 
         if (errors)
             work->h.error[m * call->intermediate + i] =
                 moecl_bound_function(call->function, gate, gate_error, up, up_error) +
-                (call->h_type == MOECL_F32 ? 0 : moecl_verify_rounding_of(h, call->h_type));
+                roundings * moecl_verify_rounding_of(h, call->h_type);
     }
 }
 
