@@ -97,13 +97,14 @@ static moecl_status create_kernel(const struct moecl_gemm *gemm, const char *nam
     return moecl_kernel_create(gemm->context, "activation.cl columns.cl vector.cl", options, name, kernel);
 }
 
-/* Finds what "what the device has" means, and refuses what it has not. */
+/* Finds what "what the device has" means, and refuses what it has not. Probing takes a second where nothing is cached
+ * yet, so only devices with registers of 16 floats are asked. */
 static moecl_status choose_products(struct moecl_context *context, unsigned *products)
 {
     moecl_status status = MOECL_OK;
     if (*products == FLOATS || *products == PAIRS)
         goto out;
-    if (suits(&context->info))
+    if (suits(&context->info) && context->info.native_floats >= 16)
         TRY(moecl_probe_device(context));
     if (*products == PAIRS_AVX512 && !context->info.avx512_bf16)
         FAIL(&context->error, MOECL_UNSUPPORTED, "vector: products=%d, and the device has no AVX512-BF16",
