@@ -19,9 +19,11 @@
  *
  *                [panel 0: k=0: c0 c1 .. | k=1: c0 c1 .. | ..] [panel 1: ..]     WEIGHT_TYPE
  *
- *                in pairs (PAIRS: bf16 by bf16), both hold bf16, and panels have pairs of steps for steps
+ *                PAIRS, bf16: panels have pairs of steps for steps, which take fewer instructions to unpack
  *
  *                [panel 0: k=0,1: c0 c0 c1 c1 .. | k=2,3: c0 c0 c1 c1 .. | ..]
+ *
+ *                IN_PAIRS, bf16 by bf16: A holds bf16 too, and both are multiplied pair by pair
  *
  *   C            rows in expert order [rows,N], float; or in chunks as A is, to be the next product's A
  *   blocks       4 uint a block: expert, first row, rows (0: a surplus block), unused; no expert without rows has any
@@ -57,6 +59,9 @@
 
 #ifndef PAIRS
 #define PAIRS 0
+#endif
+#ifndef IN_PAIRS
+#define IN_PAIRS 0
 #endif
 #ifndef PAIRS_AVX512
 #define PAIRS_AVX512 0
@@ -165,14 +170,22 @@ __kernel void vector_pack(__global const uchar *x_memory, ulong x_offset, __glob
         atomic_or(VIEW(uint, flag), flag);
 }
 
+/* A vector of weights, and what products take of it in a round: PAIRS has 2 steps of 16 columns in a vector, which
+ * floats are multiplied by in two rounds, the first step's first. */
 #if PAIRS
-#define STEP 2 /* steps that a vector of weights has, of 16 columns */
-#define WEIGHT16 uint16
+#define STEP 2
+#define WEIGHT_VECTOR uint16
+#define load_vector(from) vload16(0, (__global const uint *)(from))
+#else
+#define STEP 1
+#define WEIGHT_VECTOR float16
+#define load_vector CALL(load16, WEIGHT_TYPE)
+#endif
 
-inline uint16 load_weights(__global const ushort *from)
-{
-    return vload16(0, (__global const uint *)from);
-}
+#if IN_PAIRS
+#define ROUNDS 1
+#define FACTOR uint16
+#define factor_of(vector, round) (vector)
 
 /* sum + high half of a x high half of b + low x low, as vdpbf16ps has it. */
 inline float16 add_pairs(float16 sum, uint a, uint16 weights)
@@ -196,9 +209,13 @@ inline float16 add_last_product(float16 sum, __global const ushort *a, uint16 we
     return add_pairs(sum, *a, weights);
 }
 #else
-#define STEP 1
-#define WEIGHT16 float16
-#define load_weights CALL(load16, WEIGHT_TYPE)
+#define ROUNDS STEP
+#define FACTOR float16
+#if PAIRS
+#define factor_of(vector, round) as_float16(round ? vector & 0xffff0000u : vector << 16)
+#else
+#define factor_of(vector, round) (vector)
+#endif
 
 inline float16 add_products(float16 sum, __global const float *a, float16 weights)
 {
@@ -207,28 +224,54 @@ inline float16 add_products(float16 sum, __global const float *a, float16 weight
 #define add_last_product add_products
 #endif
 
+/* Asks for the cache line at `at`, which may lie past the end of a buffer. PoCL's prefetch() does nothing. */
+#if defined(__x86_64__) || defined(__aarch64__)
+#define fetch(at) __builtin_prefetch((const void *)(ulong)(at))
+#else
+#define fetch(at) prefetch(at, 1)
+#endif
+
+/* Where the next chunk of weights is fetched while a tile is multiplied: at `at`, then `stride` bytes on with every
+ * vector's step. */
+struct ahead {
+    __global const uchar *at;
+    uint stride;
+};
+
+#define LINE_BYTES 64
+#define STEP_BYTES (STEP * PANEL_COLUMNS * sizeof(ELEMENT(WEIGHT_TYPE)))
+
 /* Adds the products of a tile of ROWS rows and PANELS panels, `panel_size` apart, over the steps of a chunk to
  * sums [row][PANEL_COLUMNS], those of the second panel BOTH_ROWS rows behind those of the first. Loops are unrolled, or
- * the sums would not be registers. */
+ * the sums would not be registers. Low tiles, of both panels, take what they read at the rate at which it comes: they
+ * fetch nothing ahead. */
 #define FOR_EACH_VECTOR(v, panels) _Pragma("unroll") for (uint v = 0; v < panels * ITEM_VECTORS; v++)
 #define FOR_EACH_ROW(r, rows) _Pragma("unroll") for (uint r = 0; r < rows; r++)
-#define ADD_STEP(ROWS, PANELS, ADD)                                                                                    \
+#define FOR_EACH_LINE(line)                                                                                            \
+    _Pragma("unroll") for (uint line = 0; line < (STEP_BYTES + LINE_BYTES - 1) / LINE_BYTES; line++)
+#define ADD_ROUND(ROWS, PANELS, ROUND, ADD)                                                                            \
     FOR_EACH_VECTOR(v, PANELS)                                                                                         \
     {                                                                                                                  \
-        const WEIGHT16 weights =                                                                                       \
-            load_weights(b + v / ITEM_VECTORS * panel_size + STEP * 16 * (v % ITEM_VECTORS));                          \
-        FOR_EACH_ROW(r, ROWS) sum[r][v] = ADD(sum[r][v], a + r * DEPTH_STEPS, weights);                                \
+        const WEIGHT_VECTOR vector =                                                                                   \
+            load_vector(b + v / ITEM_VECTORS * panel_size + STEP * 16 * (v % ITEM_VECTORS));                           \
+        const FACTOR weights = factor_of(vector, ROUND);                                                               \
+        FOR_EACH_ROW(r, ROWS) sum[r][v] = ADD(sum[r][v], a + r * DEPTH_STEPS + ROUND, weights);                        \
     }
 #define DEFINE_BODY(NAME, ROWS, PANELS)                                                                                \
     inline void NAME(__global const ELEMENT(PACKED_TYPE) *a, __global const ELEMENT(WEIGHT_TYPE) *b, ulong panel_size, \
-                     uint steps, float *sums)                                                                          \
+                     uint steps, struct ahead ahead, float *sums)                                                      \
     {                                                                                                                  \
         float16 sum[ROWS][PANELS * ITEM_VECTORS];                                                                      \
         FOR_EACH_ROW(r, ROWS) FOR_EACH_VECTOR(v, PANELS) sum[r][v] = (float16)(0.0f);                                  \
-        for (uint k = 0; k < steps / STEP; k++, a += STEP, b += STEP * PANEL_COLUMNS)                                  \
-            ADD_STEP(ROWS, PANELS, add_products)                                                                       \
+        for (uint k = 0; k < steps / STEP; k++, a += STEP, b += STEP * PANEL_COLUMNS, ahead.at += ahead.stride) {      \
+            if (PANELS == 1)                                                                                           \
+                FOR_EACH_LINE(line) fetch(ahead.at + line * LINE_BYTES);                                               \
+            ADD_ROUND(ROWS, PANELS, 0, add_products)                                                                   \
+            if (ROUNDS == 2)                                                                                           \
+                ADD_ROUND(ROWS, PANELS, 1, add_products)                                                               \
+        }                                                                                                              \
         if (steps % STEP)                                                                                              \
-            ADD_STEP(ROWS, PANELS, add_last_product)                                                                   \
+            ADD_ROUND(ROWS, PANELS, 0, add_last_product)                                                               \
         FOR_EACH_ROW(r, ROWS) FOR_EACH_VECTOR(v, PANELS)                                                               \
         {                                                                                                              \
             const uint i = (v / ITEM_VECTORS * BOTH_ROWS + r) * ITEM_VECTORS + v % ITEM_VECTORS;                       \
@@ -262,19 +305,21 @@ FOR_EACH_LOW_HEIGHT(DEFINE_BOTH)
 
 #define CASE_SINGLE(rows)                                                                                              \
     case rows:                                                                                                         \
-        multiply_##rows(a, b, 0, steps, sums);                                                                         \
+        multiply_##rows(a, b, 0, steps, ahead, sums);                                                                  \
         break;
 #define CASE_BOTH(rows)                                                                                                \
     case rows:                                                                                                         \
-        multiply_both_##rows(a, b, panel_size, steps, sums);                                                           \
+        multiply_both_##rows(a, b, panel_size, steps, ahead, sums);                                                    \
         break;
 
 /* Adds the products of a block's tiles, every `stride`-th from `begin` on, over a chunk; or those of its only tile and
- * of both panels. */
+ * of both panels. Each of n tiles fetches an n-th of the chunk that follows, so that memory is read all the while that
+ * the multipliers are busy, and not only during the first tile. */
 inline void multiply_chunk(struct parts tiles, uint begin, uint stride, bool both,
                            __global const ELEMENT(PACKED_TYPE) *a, __global const ELEMENT(WEIGHT_TYPE) *b,
                            ulong panel_size, uint steps, float *block_sums)
 {
+    struct ahead ahead = {(__global const uchar *)(b + steps * PANEL_COLUMNS), 0};
     if (both) {
         float *sums = block_sums;
         switch (tiles.height) {
@@ -283,7 +328,8 @@ inline void multiply_chunk(struct parts tiles, uint begin, uint stride, bool bot
         return;
     }
     __global const ELEMENT(PACKED_TYPE) *block_a = a;
-    for (uint tile = begin; tile < tiles.count; tile += stride) {
+    ahead.stride = STEP_BYTES / ((tiles.count - begin + stride - 1) / stride);
+    for (uint tile = begin; tile < tiles.count; tile += stride, ahead.at += steps / STEP * ahead.stride) {
         const uint top = part_begin(tiles, tile);
         float *sums = block_sums + top * PANEL_COLUMNS;
         a = block_a + top * DEPTH_STEPS;

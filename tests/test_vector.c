@@ -75,10 +75,9 @@ static double expected_of(const struct fixture *fixture, bool activated, size_t 
     return activated ? gate / (1 + exp(-gate)) * product_of(fixture->up, x, column) : gate;
 }
 
-/* The product of all groups, as floats, or in pairs. */
-static float *multiply(struct fixture *fixture, const char *parameters, bool activated, bool pairs)
+/* The product of all groups, of weights and input of this type. */
+static float *multiply(struct fixture *fixture, const char *parameters, bool activated, moecl_type type)
 {
-    const moecl_type type = pairs ? MOECL_BF16 : MOECL_F32;
     const moecl_matrices_options options = {
         .groups = GROUPS, .out = OUT, .in = IN, .activated = activated, .weights = type, .activations = type};
     struct moecl_gemm *gemm;
@@ -87,14 +86,15 @@ static float *multiply(struct fixture *fixture, const char *parameters, bool act
         weights.up = (moecl_matrix){fixture->up, MOECL_F32, OUT, IN, 0, 0};
     moecl_matrices *matrices;
     ASSERT_OK(fixture->context, moecl_gemm_create(fixture->context, "vector", parameters, &gemm));
-    assert_int_equal(moecl_gemm_pairs(gemm, type, type), pairs);
-    ASSERT_OK(fixture->context, moecl_matrices_create_for(gemm, &options, pairs, &matrices));
+    const bool in_pairs = moecl_gemm_pairs(gemm, type, type);
+    ASSERT_OK(fixture->context, moecl_matrices_create_for(gemm, &options, in_pairs, &matrices));
     for (size_t g = 0; g < GROUPS; g++)
         ASSERT_OK(fixture->context, moecl_matrices_set(matrices, g, &weights));
     struct array output = array_make(fixture->context, sizeof(float) * ROWS * OUT, NULL);
     struct array workspace = array_make(fixture->context, moecl_grouped_gemm_workspace_size(matrices, ROWS), NULL);
     const moecl_grouped_gemm_call call = {.rows = ROWS,
-                                          .input = pairs ? fixture->input_bf16.buffer : fixture->input.buffer,
+                                          .input =
+                                              type == MOECL_BF16 ? fixture->input_bf16.buffer : fixture->input.buffer,
                                           .input_type = type,
                                           .assignments = fixture->assignments.buffer,
                                           .offsets = fixture->offsets.buffer,
@@ -110,10 +110,10 @@ static float *multiply(struct fixture *fixture, const char *parameters, bool act
     return got;
 }
 
-static void check(struct fixture *fixture, const char *parameters, bool activated, bool pairs)
+static void check(struct fixture *fixture, const char *parameters, bool activated, moecl_type type)
 {
     printf("           %s, %s\n", parameters, activated ? "activated" : "plain");
-    float *got = multiply(fixture, parameters, activated, pairs);
+    float *got = multiply(fixture, parameters, activated, type);
     const float *last = &got[(ROWS - GROUPS + 1) * OUT]; /* the rows of the last group: all there are */
     double *expected = make(ROWS * OUT, sizeof *expected), *values = to_doubles(got, MOECL_F32, ROWS * OUT);
     for (size_t g = 0, row = 0; g < GROUPS; g++)
@@ -130,7 +130,7 @@ static void check(struct fixture *fixture, const char *parameters, bool activate
     free(got);
 }
 
-static void check_all(moecl_context *context, const char *const *parameters, size_t count, bool pairs)
+static void check_all(moecl_context *context, const char *const *parameters, size_t count, moecl_type type)
 {
     const size_t seed = number_from_environment("MOECL_SEED", 1);
     printf("           seed %zu\n", seed);
@@ -138,7 +138,7 @@ static void check_all(moecl_context *context, const char *const *parameters, siz
     fixture_make(context, seed, &fixture);
     for (size_t i = 0; i < count; i++)
         for (int activated = 0; activated < 2; activated++)
-            check(&fixture, parameters[i], activated, pairs);
+            check(&fixture, parameters[i], activated, type);
     fixture_release(&fixture);
 }
 
@@ -154,7 +154,26 @@ static void every_height_gives_the_same_bits(void **state)
         "item_rows=12,item_vectors=1,block_tiles=16,depth_steps=32",
         "item_rows=6,item_vectors=2,block_tiles=32,depth_steps=1024",
     };
-    check_all(*state, parameters, small_sizes() ? 2 : sizeof(parameters) / sizeof(parameters[0]), false);
+    check_all(*state, parameters, small_sizes() ? 2 : sizeof(parameters) / sizeof(parameters[0]), MOECL_F32);
+}
+
+/* bf16 weights lie in pairs; multiplied as floats, they give what the same numbers in f32 give. */
+static void bf16_as_floats_gives_the_bits_of_f32(void **state)
+{
+    static const char *const parameters[] = {
+        "item_rows=6,item_vectors=1,block_tiles=1,depth_steps=32,products=1",
+        "item_rows=12,item_vectors=2,block_tiles=2,depth_steps=64,products=1",
+    };
+    struct fixture fixture;
+    fixture_make(*state, number_from_environment("MOECL_SEED", 1), &fixture);
+    for (size_t i = 0; i < (small_sizes() ? 1 : 2); i++) {
+        float *got = multiply(&fixture, parameters[i], true, MOECL_BF16);
+        float *expected = multiply(&fixture, parameters[i], true, MOECL_F32);
+        assert_memory_equal(got, expected, ROWS * OUT * sizeof(float));
+        free(got);
+        free(expected);
+    }
+    fixture_release(&fixture);
 }
 
 /* In plain code everywhere, and by the instruction where there is one. */
@@ -172,9 +191,9 @@ static void pairs_give_the_same_bits(void **state)
     struct moecl_gemm *gemm;
     moecl_device_info info;
     ASSERT_OK(context, moecl_device_describe(context, true, &info));
-    check_all(context, parameters, small_sizes() ? 1 : 3, true);
+    check_all(context, parameters, small_sizes() ? 1 : 3, MOECL_BF16);
     if (info.avx512_bf16)
-        check_all(context, &parameters[3], 3, true);
+        check_all(context, &parameters[3], 3, MOECL_BF16);
     else
         assert_int_equal(moecl_gemm_create(context, "vector", parameters[3], &gemm), MOECL_UNSUPPORTED);
 }
@@ -210,9 +229,8 @@ static void refuses_parameters_that_do_not_fit(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_height_gives_the_same_bits),
-        cmocka_unit_test(pairs_give_the_same_bits),
-        cmocka_unit_test(is_first_on_cpus_only),
+        cmocka_unit_test(every_height_gives_the_same_bits),   cmocka_unit_test(bf16_as_floats_gives_the_bits_of_f32),
+        cmocka_unit_test(pairs_give_the_same_bits),           cmocka_unit_test(is_first_on_cpus_only),
         cmocka_unit_test(refuses_parameters_that_do_not_fit),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);

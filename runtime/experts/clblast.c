@@ -84,9 +84,9 @@ out:
     return status;
 }
 
-static moecl_status prepare(struct moecl_gemm *gemm, const moecl_matrices_options *options, bool pairs)
+static moecl_status prepare(struct moecl_gemm *gemm, const moecl_matrices_options *options, bool in_pairs)
 {
-    (void)pairs;
+    (void)in_pairs;
     struct clblast *clblast = (struct clblast *)gemm;
     const moecl_matrices_options key = finish_key(options);
     const moecl_type weights = options->weights, input = options->activations;

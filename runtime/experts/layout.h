@@ -20,7 +20,7 @@ enum { MOECL_MAX_PANEL_COLUMNS = 64 }; /* bounds the packing buffer on the stack
 struct moecl_layout {
     enum { MOECL_LAYOUT_ROWS, MOECL_LAYOUT_PANELS } kind;
     size_t panel_columns; /* panels: a multiple of 16, at most MOECL_MAX_PANEL_COLUMNS */
-    bool pairs;           /* panels of 16-bit types: of pairs */
+    bool pairs;           /* panels of 16-bit types: of pairs; a gemm's own layout: those of bf16 are */
 };
 
 /* One group's matrices: N, K, and whether there are two of them. */

@@ -96,7 +96,7 @@ out:
     return status;
 }
 
-moecl_status moecl_matrices_create_for(struct moecl_gemm *gemm, const moecl_matrices_options *options, bool pairs,
+moecl_status moecl_matrices_create_for(struct moecl_gemm *gemm, const moecl_matrices_options *options, bool in_pairs,
                                        moecl_matrices **created)
 {
     struct moecl_context *context = gemm->context;
@@ -113,10 +113,11 @@ moecl_status moecl_matrices_create_for(struct moecl_gemm *gemm, const moecl_matr
     matrices->options.variant = gemm->variant->name;
     matrices->options.parameters = NULL;
     matrices->layout = gemm->layout;
-    matrices->layout.pairs = pairs;
+    matrices->layout.pairs = gemm->layout.pairs && options->weights == MOECL_BF16;
+    matrices->in_pairs = in_pairs;
     matrices->shape =
         (struct moecl_group_shape){options->out, options->in, moecl_matrices_gated(options), options->weights};
-    TRY(gemm->variant->prepare(gemm, options, pairs));
+    TRY(gemm->variant->prepare(gemm, options, in_pairs));
     TRY(allocate_parts(matrices));
     TRY(allocate_biases(matrices));
     *created = matrices;

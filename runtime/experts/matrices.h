@@ -16,7 +16,8 @@ struct moecl_matrices {
     struct moecl_gemm *gemm;
     bool owns_gemm; /* false: the layer's */
     struct moecl_group_shape shape;
-    struct moecl_layout layout; /* of pairs: the products are made in pairs */
+    struct moecl_layout layout;
+    bool in_pairs; /* how their products are made: moecl_gemm_pairs() */
     size_t group_bytes;
     size_t groups_a_part; /* of all parts but the last, which may hold fewer */
     size_t part_count;
@@ -25,8 +26,8 @@ struct moecl_matrices {
 };
 
 /* As moecl_matrices_create(), for a gemm that the caller keeps. options->variant and ->parameters are not looked at.
- * `pairs`: the products are made in pairs of steps; only where moecl_gemm_pairs(). */
-moecl_status moecl_matrices_create_for(struct moecl_gemm *gemm, const moecl_matrices_options *options, bool pairs,
+ * `in_pairs`: the products are made in pairs of steps; only where moecl_gemm_pairs(). */
+moecl_status moecl_matrices_create_for(struct moecl_gemm *gemm, const moecl_matrices_options *options, bool in_pairs,
                                        moecl_matrices **matrices);
 /* As moecl_matrices_set(), for the rows `first_row` on of the group, as many as weights->matrix has; other rows stay as
  * they are, and so do biases that are not given. Nothing is checked. Blocks. */

@@ -104,9 +104,9 @@ out:
     return status;
 }
 
-static moecl_status prepare(struct moecl_gemm *gemm, const moecl_matrices_options *options, bool pairs)
+static moecl_status prepare(struct moecl_gemm *gemm, const moecl_matrices_options *options, bool in_pairs)
 {
-    (void)pairs;
+    (void)in_pairs;
     struct tile *tile = (struct tile *)gemm;
     cl_kernel multiply = NULL;
     moecl_status status = MOECL_OK;

@@ -85,7 +85,7 @@ struct moecl_variant {
     /* Whether it can multiply bf16 by bf16 in pairs of steps, both read as bf16, so that h is kept in it; NULL: not. */
     bool (*pairs)(const struct moecl_gemm *gemm);
     /* Builds what serves products of these options' types and function, besides what is there. */
-    moecl_status (*prepare)(struct moecl_gemm *gemm, const moecl_matrices_options *options, bool pairs);
+    moecl_status (*prepare)(struct moecl_gemm *gemm, const moecl_matrices_options *options, bool in_pairs);
     void (*destroy)(struct moecl_gemm *gemm);
 
     /* Bytes; rows is an upper bound. Monotone in rows. */

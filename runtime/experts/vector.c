@@ -82,18 +82,18 @@ static void destroy(struct moecl_gemm *gemm)
 }
 
 static moecl_status create_kernel(const struct moecl_gemm *gemm, const char *name,
-                                  const moecl_matrices_options *product, bool pairs, cl_kernel *kernel)
+                                  const moecl_matrices_options *product, bool in_pairs, cl_kernel *kernel)
 {
     const moecl_expert_function function = moecl_function_of(product);
     char options[320 + MOECL_FUNCTION_OPTIONS], specialised[MOECL_FUNCTION_OPTIONS];
     moecl_function_build_options(&function, specialised);
     snprintf(options, sizeof(options),
              "-DITEM_ROWS=%u -DITEM_VECTORS=%u -DBLOCK_TILES=%u -DDEPTH_STEPS=%u "
-             "-DWEIGHT_TYPE=%s -DACTIVATION_TYPE=%s -DPACKED_TYPE=%s -DPAIRS=%d -DPAIRS_AVX512=%d %s",
+             "-DWEIGHT_TYPE=%s -DACTIVATION_TYPE=%s -DPACKED_TYPE=%s -DPAIRS=%d -DIN_PAIRS=%d -DPAIRS_AVX512=%d %s",
              gemm->values[ITEM_ROWS], gemm->values[ITEM_VECTORS], gemm->values[BLOCK_TILES], gemm->values[DEPTH_STEPS],
              moecl_type_name(product->weights), moecl_type_name(product->activations),
-             moecl_type_name(pairs ? MOECL_BF16 : MOECL_F32), pairs, gemm->values[PRODUCTS] == PAIRS_AVX512,
-             specialised);
+             moecl_type_name(in_pairs ? MOECL_BF16 : MOECL_F32), product->weights == MOECL_BF16, in_pairs,
+             gemm->values[PRODUCTS] == PAIRS_AVX512, specialised);
     return moecl_kernel_create(gemm->context, "activation.cl columns.cl vector.cl", options, name, kernel);
 }
 
@@ -123,7 +123,7 @@ static moecl_status create(struct moecl_context *context, const unsigned *values
     vector->gemm.variant = &moecl_variant_vector;
     vector->gemm.context = context;
     memcpy(vector->gemm.values, values, sizeof(vector->gemm.values));
-    vector->gemm.layout = (struct moecl_layout){MOECL_LAYOUT_PANELS, 16 * (size_t)values[ITEM_VECTORS], false};
+    vector->gemm.layout = (struct moecl_layout){MOECL_LAYOUT_PANELS, 16 * (size_t)values[ITEM_VECTORS], true};
     TRY(choose_products(context, &vector->gemm.values[PRODUCTS]));
     *created = &vector->gemm;
     vector = NULL;
@@ -226,7 +226,7 @@ static moecl_status multiply(struct moecl_gemm *gemm, struct moecl_chain *chain,
 {
     const struct vector *vector = (const struct vector *)gemm;
     const moecl_matrices *matrices = multiply->matrices;
-    const struct moecl_function_kernel *list = matrices->layout.pairs ? vector->multiply_pairs : vector->multiply;
+    const struct moecl_function_kernel *list = matrices->in_pairs ? vector->multiply_pairs : vector->multiply;
     cl_kernel kernel = moecl_function_kernel_find(list, &matrices->options);
     const size_t bound = block_bound(gemm, grouping->groups, grouping->rows);
     const size_t panels = moecl_layout_panels(&matrices->layout, &matrices->shape), items = moecl_divide_up(panels, 2);

@@ -52,7 +52,7 @@ moecl_status moecl_chunk_pack(const struct moecl_chunk *chunk, const struct moec
         .divisor = divisor,
         .row_weights = row_weights,
         .packed = moecl_chunk_region(chunk, to),
-        .pairs = to == MOECL_REGION_PACKED && chunk->layer->parts[MOECL_PART_GATE_UP]->layout.pairs,
+        .pairs = to == MOECL_REGION_PACKED && chunk->layer->parts[MOECL_PART_GATE_UP]->in_pairs,
         .flag = {chunk->layer->flag, 0},
         .flag_bits = MOECL_FLAG_NOT_FINITE,
     };
