@@ -76,3 +76,23 @@ __kernel void multiply_pairs(ulong rounds, float factor_value, float term_value,
     VIEW(float16, results)[get_global_id(0)] = (float16)(0.0f) CHAINS(SUM);
 }
 #endif
+
+#if PAIRS_AMX
+/* Four products of tiles a round, 16384 operations each; of zeros, which take as long. results float16 [items]. */
+__kernel void multiply_pairs(ulong rounds, float factor_value, float term_value, __global float16 *results_memory,
+                             ulong results_offset)
+{
+    float sums[16] __attribute__((aligned(64)));
+    configure_tiles(2 * TILE_ROWS, TILE_PAIRS);
+    for (ulong i = 0; i < rounds; i++) {
+        TILE_MULTIPLY(0, 4, 6);
+        TILE_MULTIPLY(1, 4, 7);
+        TILE_MULTIPLY(2, 5, 6);
+        TILE_MULTIPLY(3, 5, 7);
+    }
+    configure_tiles(1, TILE_PAIRS);
+    TILE_STORE(0, sums, TILE_BYTES);
+    TILE_RELEASE();
+    VIEW(float16, results)[get_global_id(0)] = vload16(0, sums);
+}
+#endif

@@ -23,7 +23,8 @@
  *
  *                [panel 0: k=0,1: c0 c0 c1 c1 .. | k=2,3: c0 c0 c1 c1 .. | ..]
  *
- *                IN_PAIRS, bf16 by bf16: A holds bf16 too, and both are multiplied pair by pair
+ *                IN_PAIRS, bf16 by bf16: A holds bf16 too, and both are multiplied pair by pair, in plain code, by
+ *                AVX512-BF16 or by AMX, which has tiles of up to 32 rows and no bodies of their own
  *
  *   C            rows in expert order [rows,N], float; or in chunks as A is, to be the next product's A
  *   blocks       4 uint a block: expert, first row, rows (0: a surplus block), unused; no expert without rows has any
@@ -36,7 +37,8 @@
  * OpenCL implementations do to end with all cores busy meets those that have work.
  *
  * Deterministic: every element is the sum, in rising order, of the sums of its chunks, each one fp32 sum over k in
- * rising order (of a pair, the second step first); by one work-item, the same in whichever body. */
+ * rising order (of a pair, the second step first; AMX: 16 pairs at a time, their first steps apart from their second
+ * ones); by one work-item, the same in whichever body. */
 
 #ifndef WEIGHT_TYPE
 #define WEIGHT_TYPE f32
@@ -66,10 +68,17 @@
 #ifndef PAIRS_AVX512
 #define PAIRS_AVX512 0
 #endif
+#ifndef PAIRS_AMX
+#define PAIRS_AMX 0
+#endif
 
 #define PANEL_COLUMNS (16 * ITEM_VECTORS)
 #define BLOCK_ROWS (BLOCK_TILES * ITEM_ROWS)
+#if PAIRS_AMX
+#define BOTH_ROWS 0
+#else
 #define BOTH_ROWS (ITEM_ROWS / 3) /* a tile of at most that many rows, alone, multiplies two panels at once */
+#endif
 
 /* Rows cut evenly into parts: the first `tall` have `height` rows, the others one less. */
 struct parts {
@@ -241,6 +250,68 @@ struct ahead {
 #define LINE_BYTES 64
 #define STEP_BYTES (STEP * PANEL_COLUMNS * sizeof(ELEMENT(WEIGHT_TYPE)))
 
+#if PAIRS_AMX
+#define FOR_EACH_SUMS(DO)                                                                                              \
+    DO(0, sums, SUMS_STRIDE);                                                                                          \
+    if (ITEM_VECTORS == 2)                                                                                             \
+        DO(1, sums + 16, SUMS_STRIDE);                                                                                 \
+    if (lower)                                                                                                         \
+        DO(2, lower_sums, SUMS_STRIDE);                                                                                \
+    if (lower && ITEM_VECTORS == 2)                                                                                    \
+        DO(3, lower_sums + 16, SUMS_STRIDE);
+#define SUMS_STRIDE (PANEL_COLUMNS * sizeof(float))
+#define A_STRIDE (DEPTH_STEPS * sizeof(*a))
+
+/* Adds the products of a tile of up to 32 rows and a panel over `count` times `pairs` pairs of steps, in the tile
+ * registers. */
+inline void multiply_pairs(__global const ushort *a, __global const ushort *b, uint rows, uint pairs, uint count,
+                           struct ahead ahead, float *sums)
+{
+    const bool lower = rows > TILE_ROWS;
+    __global const ushort *lower_a = a + TILE_ROWS * DEPTH_STEPS;
+    float *lower_sums = sums + TILE_ROWS * PANEL_COLUMNS;
+    configure_tiles(rows, pairs);
+    FOR_EACH_SUMS(TILE_LOAD)
+    for (uint i = 0; i < count; i++, a += 2 * pairs, lower_a += 2 * pairs, b += 2 * pairs * PANEL_COLUMNS) {
+        for (uint line = 0; line < pairs * ahead.stride; line += LINE_BYTES)
+            fetch(ahead.at + line);
+        ahead.at += pairs * ahead.stride;
+        TILE_LOAD(6, b, STEP_BYTES);
+        TILE_LOAD(4, a, A_STRIDE);
+        TILE_MULTIPLY(0, 4, 6);
+        if (ITEM_VECTORS == 2) {
+            TILE_LOAD(7, b + 32, STEP_BYTES);
+            TILE_MULTIPLY(1, 4, 7);
+        }
+        if (lower) {
+            TILE_LOAD(5, lower_a, A_STRIDE);
+            TILE_MULTIPLY(2, 5, 6);
+            if (ITEM_VECTORS == 2)
+                TILE_MULTIPLY(3, 5, 7);
+        }
+    }
+    FOR_EACH_SUMS(TILE_STORE)
+}
+
+/* Adds the products over the steps of a chunk to sums [row][PANEL_COLUMNS]: pairs 16 at a time, then those left, and the
+ * last of an odd number of steps by itself. */
+inline void multiply_tile(__global const ushort *a, __global const ushort *b, uint rows, uint steps, struct ahead ahead,
+                          float *sums)
+{
+    const uint pairs = steps / 2, count = pairs / TILE_PAIRS, done = count * TILE_PAIRS;
+    if (count > 0)
+        multiply_pairs(a, b, rows, TILE_PAIRS, count, ahead, sums);
+    ahead.at += done * ahead.stride;
+    if (done < pairs)
+        multiply_pairs(a + 2 * done, b + 2 * done * PANEL_COLUMNS, rows, pairs - done, 1, ahead, sums);
+    if (steps % 2 == 0)
+        return;
+    for (uint i = 0; i < rows * ITEM_VECTORS; i++) {
+        const uint16 weights = load_vector(b + 2 * pairs * PANEL_COLUMNS + i % ITEM_VECTORS * 32);
+        vstore16(add_last_product(vload16(i, sums), a + i / ITEM_VECTORS * DEPTH_STEPS + 2 * pairs, weights), i, sums);
+    }
+}
+#else
 /* Adds the products of a tile of ROWS rows and PANELS panels, `panel_size` apart, over the steps of a chunk to
  * sums [row][PANEL_COLUMNS], those of the second panel BOTH_ROWS rows behind those of the first. Loops are unrolled, or
  * the sums would not be registers. Low tiles, of both panels, take what they read at the rate at which it comes: they
@@ -302,6 +373,7 @@ struct ahead {
 #define DEFINE_BOTH(rows) DEFINE_BODY(multiply_both_##rows, rows, 2)
 FOR_EACH_HEIGHT(DEFINE_SINGLE)
 FOR_EACH_LOW_HEIGHT(DEFINE_BOTH)
+#endif
 
 #define CASE_SINGLE(rows)                                                                                              \
     case rows:                                                                                                         \
@@ -320,6 +392,7 @@ inline void multiply_chunk(struct parts tiles, uint begin, uint stride, bool bot
                            ulong panel_size, uint steps, float *block_sums)
 {
     struct ahead ahead = {(__global const uchar *)(b + steps * PANEL_COLUMNS), 0};
+#if !PAIRS_AMX
     if (both) {
         float *sums = block_sums;
         switch (tiles.height) {
@@ -327,15 +400,21 @@ inline void multiply_chunk(struct parts tiles, uint begin, uint stride, bool bot
         }
         return;
     }
+#endif
     __global const ELEMENT(PACKED_TYPE) *block_a = a;
     ahead.stride = STEP_BYTES / ((tiles.count - begin + stride - 1) / stride);
     for (uint tile = begin; tile < tiles.count; tile += stride, ahead.at += steps / STEP * ahead.stride) {
         const uint top = part_begin(tiles, tile);
         float *sums = block_sums + top * PANEL_COLUMNS;
         a = block_a + top * DEPTH_STEPS;
-        switch (tiles.height - (tile >= tiles.tall)) {
+        const uint height = tiles.height - (tile >= tiles.tall);
+#if PAIRS_AMX
+        multiply_tile(a, b, height, steps, ahead, sums);
+#else
+        switch (height) {
             FOR_EACH_HEIGHT(CASE_SINGLE)
         }
+#endif
     }
 }
 
@@ -376,6 +455,9 @@ vector_multiply(__global const uchar *packed_memory, ulong packed_offset, __glob
                            a + (ulong)(begin / DEPTH_STEPS) * total_rows * DEPTH_STEPS,
                            b + panel * panel_size + (ulong)begin * PANEL_COLUMNS, panel_size,
                            min(depth - begin, (uint)DEPTH_STEPS), sums);
+#if PAIRS_AMX
+        TILE_RELEASE();
+#endif
 
         for (uint v = 0; v < (both ? 2 : 1) * ITEM_VECTORS; v++) {
             const uint column = panel * PANEL_COLUMNS + 16 * v, n = gated ? column / 2 : column;

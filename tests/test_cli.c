@@ -637,7 +637,7 @@ static void test_json_of_devices(void **state)
     for (size_t i = 0; i < json_array_size(json); i++) {
         const json_t *device = json_array_get(json, i);
         assert_keys(device, "number platform name driver type compute_units memory max_allocation fp16 bf16 fp64 "
-                            "integer_dot avx512_bf16 subgroups subgroup_sizes");
+                            "integer_dot avx512_bf16 amx_bf16 subgroups subgroup_sizes");
         defaults += json_is_true(json_object_get(device, "default"));
     }
     assert_int_equal(defaults, 1);

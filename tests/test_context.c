@@ -216,13 +216,13 @@ static bool lists(const char *extensions, const char *extension)
 }
 
 /* What the host's processor says of itself: all devices that could have it are the host. */
-static bool host_has_avx512_bf16(void)
+static void host_has(bool *avx512_bf16, bool *amx_bf16)
 {
+    *avx512_bf16 = *amx_bf16 = false;
 #ifdef __x86_64__
     unsigned a, b, c, d;
-    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1);
-#else
-    return false;
+    *avx512_bf16 = __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1);
+    *amx_bf16 = __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1);
 #endif
 }
 
@@ -245,7 +245,10 @@ static void probes_agree_with_the_driver(void **state)
     assert_int_equal(info.fp64, lists(extensions, "cl_khr_fp64"));
     assert_int_equal(info.integer_dot, lists(extensions, "cl_khr_integer_dot_product"));
     assert_int_equal(info.subgroups, lists(extensions, "cl_khr_subgroups") || lists(extensions, "cl_intel_subgroups"));
-    assert_true(!info.avx512_bf16 || host_has_avx512_bf16());
+    bool avx512_bf16, amx_bf16;
+    host_has(&avx512_bf16, &amx_bf16);
+    assert_true(!info.avx512_bf16 || avx512_bf16);
+    assert_true(!info.amx_bf16 || amx_bf16);
     assert_int_equal(info.subgroups, info.subgroup_sizes != 0);
     assert_true(info.subgroup_sizes < 256);
 

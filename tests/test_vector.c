@@ -11,13 +11,14 @@
 
 #include <moecl/stages.h>
 
+#include "amx.h"
 #include "device.h"
 #include "experts/matrices.h"
 #include "experts/variant.h"
 #include "random.h"
 
 /* Group g has g rows, and its row r is input row r; all groups have the same weights. The panels are odd in number. */
-enum { GROUPS = 28, ROWS = GROUPS * (GROUPS - 1) / 2, OUT = 40, IN = 83 };
+enum { GROUPS = 36, ROWS = GROUPS * (GROUPS - 1) / 2, OUT = 40, IN = 83 };
 
 struct fixture {
     moecl_context *context;
@@ -198,6 +199,29 @@ static void pairs_give_the_same_bits(void **state)
         assert_int_equal(moecl_gemm_create(context, "vector", parameters[3], &gemm), MOECL_UNSUPPORTED);
 }
 
+/* By AMX: the processor's, or, on a device whose kernels are the host's code, one that is emulated. */
+static void tiles_give_the_same_bits(void **state)
+{
+    static const char *const parameters[] = {
+        "item_rows=12,item_vectors=2,block_tiles=8,depth_steps=32,products=4",
+        "item_rows=6,item_vectors=1,block_tiles=1,depth_steps=64,products=4",
+        "item_rows=8,item_vectors=2,block_tiles=4,depth_steps=512,products=4",
+    };
+    moecl_context *context = *state;
+    struct moecl_gemm *gemm;
+    moecl_device_info info;
+    ASSERT_OK(context, moecl_device_describe(context, true, &info));
+    const bool emulated = !info.amx_bf16 && strstr(info.platform, "Portable Computing Language") && amx_emulate();
+    if (!info.amx_bf16)
+        assert_int_equal(moecl_gemm_create(context, "vector", parameters[0], &gemm), MOECL_UNSUPPORTED);
+    if (!info.amx_bf16 && !emulated)
+        return;
+    context->info.amx_bf16 = true;
+    check_all(context, parameters, small_sizes() ? 1 : 3, MOECL_BF16);
+    context->info.amx_bf16 = info.amx_bf16;
+    assert_true(!emulated || amx_products() > 0);
+}
+
 /* The variant that a device of this type gets when none is named. */
 static const char *chosen_for(moecl_context *context, cl_device_type type)
 {
@@ -229,8 +253,11 @@ static void refuses_parameters_that_do_not_fit(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_height_gives_the_same_bits),   cmocka_unit_test(bf16_as_floats_gives_the_bits_of_f32),
-        cmocka_unit_test(pairs_give_the_same_bits),           cmocka_unit_test(is_first_on_cpus_only),
+        cmocka_unit_test(every_height_gives_the_same_bits),
+        cmocka_unit_test(bf16_as_floats_gives_the_bits_of_f32),
+        cmocka_unit_test(pairs_give_the_same_bits),
+        cmocka_unit_test(tiles_give_the_same_bits),
+        cmocka_unit_test(is_first_on_cpus_only),
         cmocka_unit_test(refuses_parameters_that_do_not_fit),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);

@@ -33,7 +33,8 @@ static const struct {
               {"bf16", "bf16", offsetof(moecl_device_info, bf16)},
               {"fp64", "fp64", offsetof(moecl_device_info, fp64)},
               {"int dot", "integer_dot", offsetof(moecl_device_info, integer_dot)},
-              {"AVX512-BF16", "avx512_bf16", offsetof(moecl_device_info, avx512_bf16)}};
+              {"AVX512-BF16", "avx512_bf16", offsetof(moecl_device_info, avx512_bf16)},
+              {"AMX-BF16", "amx_bf16", offsetof(moecl_device_info, amx_bf16)}};
 enum { PROBE_COUNT = sizeof(probes) / sizeof(probes[0]) };
 
 static const char *type_name(cl_device_type type)
@@ -123,10 +124,10 @@ static void subgroup_text(const moecl_device_info *info, char *text, size_t capa
 static enum outcome print_people(const struct entry *entries, size_t count, struct fault *fault)
 {
     static const struct column columns[] = {
-        {" P:D", false, 0},      {"device", false, 0}, {"platform", false, 0},      {"type", false, 0},
-        {"units", true, 0},      {"memory", true, 0},  {"largest buffer", true, 0}, {"fp16", false, 0},
-        {"bf16", false, 0},      {"fp64", false, 0},   {"int dot", false, 0},       {"AVX512-BF16", false, 0},
-        {"sub-groups", false, 0}};
+        {" P:D", false, 0},     {"device", false, 0},    {"platform", false, 0},      {"type", false, 0},
+        {"units", true, 0},     {"memory", true, 0},     {"largest buffer", true, 0}, {"fp16", false, 0},
+        {"bf16", false, 0},     {"fp64", false, 0},      {"int dot", false, 0},       {"AVX512-BF16", false, 0},
+        {"AMX-BF16", false, 0}, {"sub-groups", false, 0}};
     struct table table = table_begin(columns, sizeof(columns) / sizeof(columns[0]));
     for (size_t i = 0; i < count; i++) {
         const moecl_device_info *info = &entries[i].info;

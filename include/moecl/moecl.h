@@ -175,6 +175,7 @@ typedef struct moecl_device_info {
     bool bf16;        /* conversion instructions between float and bfloat16 */
     bool integer_dot; /* dot product of packed 8-bit integers */
     bool avx512_bf16; /* x86's dot product of bf16 pairs */
+    bool amx_bf16;    /* x86's product of tiles of them */
     bool subgroups;
     uint32_t subgroup_sizes; /* bit n: sub-groups of 2^n work-items can be had */
 } moecl_device_info;

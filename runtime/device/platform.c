@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "amx.h"
 #include "context.h"
 #include "describe.h"
 #include "memory.h"
@@ -70,6 +71,7 @@ moecl_status moecl_platform_devices(struct moecl_error *error, struct moecl_devi
     struct moecl_device *found = NULL;
     size_t found_count = 0;
 
+    moecl_amx_permit();
     TRY(find_platforms(error, &platforms, &platform_count));
     for (cl_uint p = 0; p < platform_count; p++)
         TRY(append_devices(error, platforms[p], p, &found, &found_count));

@@ -7,6 +7,7 @@
 
 #include <string.h>
 
+#include "amx.h"
 #include "buffer.h"
 #include "cache.h"
 #include "describe.h"
@@ -45,33 +46,34 @@ static const char integer_dot_source[] = PROBE "{\n"
                                                "           dot_4x8packed_uu_uint(a, b) == 49154;\n"
                                                "}\n";
 
-/* x86's vdpbf16ps, where the compiler has registers for it: the processor is asked first, since an instruction that it
- * does not know ends the process. Bit 16 of EBX of CPUID 7.0 is AVX512F, bit 5 of EAX of 7.1 AVX512-BF16, bits 1, 2, 5,
- * 6 and 7 of XCR0 say that the system keeps the registers. To 1 it adds (1 + i / 128) (1 + 1 / 128) + 2 * 3. */
-static const char avx512_bf16_source[] =
-    "#if defined(__x86_64__) && defined(__AVX512F__)\n"
-    "uint cpuid(uint leaf, uint subleaf, uint part)\n"
-    "{\n"
-    "    uint a = leaf, b, c = subleaf, d;\n"
-    "    __asm__ volatile(\"cpuid\" : \"+a\"(a), \"=b\"(b), \"+c\"(c), \"=d\"(d));\n"
-    "    return part == 0 ? a : part == 1 ? b : c;\n"
+/* Of x86: the processor is asked before an instruction is tried, since one that it does not know ends the process. */
+#define X86_QUESTIONS                                                                                                  \
+    "uint cpuid(uint leaf, uint subleaf, uint part)\n"                                                                 \
+    "{\n"                                                                                                              \
+    "    uint a = leaf, b, c = subleaf, d;\n"                                                                          \
+    "    __asm__ volatile(\"cpuid\" : \"+a\"(a), \"=b\"(b), \"+c\"(c), \"=d\"(d));\n"                                  \
+    "    return part == 0 ? a : part == 1 ? b : part == 2 ? c : d;\n"                                                  \
+    "}\n"                                                                                                              \
+    "bool system_keeps(uint registers)\n"                                                                              \
+    "{\n"                                                                                                              \
+    "    uint low, high;\n"                                                                                            \
+    "    if (cpuid(0, 0, 0) < 7 || !(cpuid(1, 0, 2) >> 27 & 1))\n"                                                     \
+    "        return false;\n"                                                                                          \
+    "    __asm__ volatile(\"xgetbv\" : \"=a\"(low), \"=d\"(high) : \"c\"(0));\n"                                       \
+    "    return (low & registers) == registers;\n"                                                                     \
     "}\n"
-    "bool has_it(void)\n"
-    "{\n"
-    "    uint low, high;\n"
-    "    if (cpuid(0, 0, 0) < 7 || !(cpuid(1, 0, 2) >> 27 & 1) || !(cpuid(7, 0, 1) >> 16 & 1) || cpuid(7, 0, 0) < 1 "
-    "||\n"
-    "        !(cpuid(7, 1, 0) >> 5 & 1))\n"
-    "        return false;\n"
-    "    __asm__ volatile(\"xgetbv\" : \"=a\"(low), \"=d\"(high) : \"c\"(0));\n"
-    "    return (low & 0xe6) == 0xe6;\n"
-    "}\n" PROBE "{\n"
+
+/* vdpbf16ps, where the compiler has registers for it. Bits 1, 2, 5, 6 and 7 of XCR0 say that the system keeps them, bit
+ * 16 of EBX of CPUID 7.0 is AVX512F, bit 5 of EAX of 7.1 AVX512-BF16. To 1 it adds (1 + i / 128) (1 + 1 / 128) + 2 * 3.
+ */
+static const char avx512_bf16_source[] =
+    "#if defined(__x86_64__) && defined(__AVX512F__)\n" X86_QUESTIONS PROBE "{\n"
     "    uint16 pairs = (uint16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);\n"
     "    pairs = (pairs + 0x3f7f + in[1]) | 0x40000000;\n"
     "    uint other = 0x40400000 | (0x3f80 + in[1]);\n"
     "    float16 sum = (float16)((float)in[1]);\n"
     "    *out = 0;\n"
-    "    if (!has_it())\n"
+    "    if (!system_keeps(0xe6) || !(cpuid(7, 0, 1) >> 16 & 1) || cpuid(7, 0, 0) < 1 || !(cpuid(7, 1, 0) >> 5 & 1))\n"
     "        return;\n"
     "    __asm__(\"vdpbf16ps %2%{1to16%}, %1, %0\" : \"+v\"(sum) : \"v\"(pairs), \"m\"(other));\n"
     "    bool right = true;\n"
@@ -79,6 +81,54 @@ static const char avx512_bf16_source[] =
     "    vstore16(sum, 0, got);\n"
     "    for (uint i = 0; i < 16; i++)\n"
     "        right = right && got[i] == 7.0f + (1 + i / 128.0f) * (1 + 1 / 128.0f);\n"
+    "    *out = right;\n"
+    "}\n"
+    "#else\n" PROBE "{\n"
+    "    *out = 0;\n"
+    "}\n"
+    "#endif\n";
+
+/* AMX: a product of 16 rows, 16 columns and 16 pairs of small integers, added to ones, by the instructions that
+ * cl/amx.cl has in words. Bits 17 and 18 of XCR0 are its registers, bits 22 and 24 of EDX of CPUID 7.0 AMX-BF16 and
+ * AMX-TILE. */
+static const char amx_bf16_source[] =
+    "#if defined(__x86_64__)\n" X86_QUESTIONS "#define TILE(bytes) __asm__ volatile(\".byte 0xc4, 0xe2, \" bytes : : "
+    "\"a\"((ulong)at), \"c\"(64ul) : \"memory\")\n" PROBE "{\n"
+    "    if (get_global_id(0) > 0)\n"
+    "        return;\n"
+    "    *out = 0;\n"
+    "    if (!system_keeps(0x60000) || (cpuid(7, 0, 3) >> 22 & 5) != 5)\n"
+    "        return;\n"
+    "    ushort a[16 * 32], b[16 * 32];\n"
+    "    float sums[16 * 16];\n"
+    "    uchar configuration[64];\n"
+    "    for (uint i = 0; i < 64; i++)\n"
+    "        configuration[i] = i == 0 ? 1 : i >= 48 && i < 51 ? 16 : i == 16 || i == 18 || i == 20 ? 64 : 0;\n"
+    "    for (uint i = 0; i < 512; i++) {\n"
+    "        a[i] = as_uint((float)(i * 7 % 11 * in[1])) >> 16;\n"
+    "        b[i] = as_uint((float)(i * 5 % 13 * in[1])) >> 16;\n"
+    "    }\n"
+    "    for (uint i = 0; i < 256; i++)\n"
+    "        sums[i] = 1.0f;\n"
+    "    void *at = configuration;\n"
+    "    TILE(\"0x78, 0x49, 0x00\");\n"
+    "    at = sums;\n"
+    "    TILE(\"0x7b, 0x4b, 0x04, 0x08\");\n"
+    "    at = a;\n"
+    "    TILE(\"0x7b, 0x4b, 0x0c, 0x08\");\n"
+    "    at = b;\n"
+    "    TILE(\"0x7b, 0x4b, 0x14, 0x08\");\n"
+    "    TILE(\"0x6a, 0x5c, 0xc1\");\n"
+    "    at = sums;\n"
+    "    TILE(\"0x7a, 0x4b, 0x04, 0x08\");\n"
+    "    TILE(\"0x78, 0x49, 0xc0\");\n"
+    "    bool right = true;\n"
+    "    for (uint i = 0; i < 256; i++) {\n"
+    "        uint sum = 1;\n"
+    "        for (uint k = 0; k < 32; k++)\n"
+    "            sum += (i / 16 * 32 + k) * 7 % 11 * ((k / 2 * 32 + i % 16 * 2 + k % 2) * 5 % 13);\n"
+    "        right = right && sums[i] == sum;\n"
+    "    }\n"
     "    *out = right;\n"
     "}\n"
     "#else\n" PROBE "{\n"
@@ -117,6 +167,7 @@ static const struct probe {
     {MEMBER(bf16), "cl_intel_bfloat16", "", bf16_source},
     {MEMBER(integer_dot), "cl_khr_integer_dot_product", "-cl-std=CL3.0", integer_dot_source},
     {MEMBER(avx512_bf16), "", "", avx512_bf16_source},
+    {MEMBER(amx_bf16), "", "", amx_bf16_source},
     {MEMBER(subgroups), "cl_intel_subgroups", "", subgroup_source},
     {MEMBER(subgroups), "cl_khr_subgroups", "-cl-std=CL2.0", subgroup_source},
     {MEMBER(subgroups), "cl_khr_subgroups", "-cl-std=CL3.0", subgroup_source},
@@ -223,6 +274,8 @@ moecl_status moecl_probe_device(struct moecl_context *context)
     TRY(moecl_device_text(&context->error, context->device, CL_DEVICE_EXTENSIONS, &extensions));
     for (size_t i = 0; i < sizeof(probes) / sizeof(probes[0]); i++) {
         cl_uint found = 0;
+        if (probes[i].source == amx_bf16_source && !moecl_amx_permit())
+            continue;
         if (is_listed(extensions, probes[i].extension))
             TRY(find(context, device_key, &probes[i], &found));
         if (found == 0)

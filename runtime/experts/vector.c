@@ -15,16 +15,16 @@
 enum parameter { ITEM_ROWS, ITEM_VECTORS, BLOCK_TILES, DEPTH_STEPS, PRODUCTS, PARAMETER_COUNT };
 
 /* How bf16 is multiplied by bf16. */
-enum products { FITTED, FLOATS, PAIRS, PAIRS_AVX512 };
+enum products { FITTED, FLOATS, PAIRS, PAIRS_AVX512, PAIRS_AMX };
 
 static const struct moecl_parameter parameters[PARAMETER_COUNT] = {
     [ITEM_ROWS] = {"item_rows", "rows a tile has at most", {6, 8, 10, 12}, 4},
     [ITEM_VECTORS] = {"item_vectors", "16-column vectors a panel has", {1, 2}, 2},
     [BLOCK_TILES] = {"block_tiles", "tiles that share a chunk of a panel while it is cached", {1, 2, 4, 8, 16, 32}, 6},
     [PRODUCTS] = {"products",
-                  "of bf16 by bf16: 0 what the device has, 1 floats, 2 pairs in plain code, 3 pairs by AVX512-BF16",
-                  {FITTED, FLOATS, PAIRS, PAIRS_AVX512},
-                  4},
+                  "of bf16 by bf16: 0 what the device has, 1 floats, 2 pairs in plain code, 3 by AVX512-BF16, 4 by AMX",
+                  {FITTED, FLOATS, PAIRS, PAIRS_AVX512, PAIRS_AMX},
+                  5},
     [DEPTH_STEPS] = {"depth_steps", "steps a chunk has", {32, 64, 128, 256, 512, 1024}, 6},
 };
 
@@ -81,20 +81,28 @@ static void destroy(struct moecl_gemm *gemm)
     moecl_free(vector);
 }
 
+/* The rows that a tile has at most: AMX takes twice what a tile register holds. */
+static unsigned tile_rows(const struct moecl_gemm *gemm, bool in_pairs)
+{
+    return in_pairs && gemm->values[PRODUCTS] == PAIRS_AMX ? 32 : gemm->values[ITEM_ROWS];
+}
+
 static moecl_status create_kernel(const struct moecl_gemm *gemm, const char *name,
                                   const moecl_matrices_options *product, bool in_pairs, cl_kernel *kernel)
 {
     const moecl_expert_function function = moecl_function_of(product);
+    const unsigned rows = tile_rows(gemm, in_pairs), tiles = (unsigned)moecl_divide_up(block_rows(gemm), rows);
+    const unsigned products = in_pairs ? gemm->values[PRODUCTS] : FLOATS;
     char options[320 + MOECL_FUNCTION_OPTIONS], specialised[MOECL_FUNCTION_OPTIONS];
     moecl_function_build_options(&function, specialised);
     snprintf(options, sizeof(options),
              "-DITEM_ROWS=%u -DITEM_VECTORS=%u -DBLOCK_TILES=%u -DDEPTH_STEPS=%u "
-             "-DWEIGHT_TYPE=%s -DACTIVATION_TYPE=%s -DPACKED_TYPE=%s -DPAIRS=%d -DIN_PAIRS=%d -DPAIRS_AVX512=%d %s",
-             gemm->values[ITEM_ROWS], gemm->values[ITEM_VECTORS], gemm->values[BLOCK_TILES], gemm->values[DEPTH_STEPS],
-             moecl_type_name(product->weights), moecl_type_name(product->activations),
-             moecl_type_name(in_pairs ? MOECL_BF16 : MOECL_F32), product->weights == MOECL_BF16, in_pairs,
-             gemm->values[PRODUCTS] == PAIRS_AVX512, specialised);
-    return moecl_kernel_create(gemm->context, "activation.cl columns.cl vector.cl", options, name, kernel);
+             "-DWEIGHT_TYPE=%s -DACTIVATION_TYPE=%s -DPACKED_TYPE=%s "
+             "-DPAIRS=%d -DIN_PAIRS=%d -DPAIRS_AVX512=%d -DPAIRS_AMX=%d %s",
+             rows, gemm->values[ITEM_VECTORS], tiles, gemm->values[DEPTH_STEPS], moecl_type_name(product->weights),
+             moecl_type_name(product->activations), moecl_type_name(in_pairs ? MOECL_BF16 : MOECL_F32),
+             product->weights == MOECL_BF16, in_pairs, products == PAIRS_AVX512, products == PAIRS_AMX, specialised);
+    return moecl_kernel_create(gemm->context, "activation.cl columns.cl amx.cl vector.cl", options, name, kernel);
 }
 
 /* Finds what "what the device has" means, and refuses what it has not. Probing takes a second where nothing is cached
@@ -106,10 +114,12 @@ static moecl_status choose_products(struct moecl_context *context, unsigned *pro
         goto out;
     if (suits(&context->info) && context->info.native_floats >= 16)
         TRY(moecl_probe_device(context));
-    if (*products == PAIRS_AVX512 && !context->info.avx512_bf16)
-        FAIL(&context->error, MOECL_UNSUPPORTED, "vector: products=%d, and the device has no AVX512-BF16",
-             PAIRS_AVX512);
-    *products = context->info.avx512_bf16 ? PAIRS_AVX512 : FLOATS;
+    const moecl_device_info *info = &context->info;
+    if ((*products == PAIRS_AVX512 && !info->avx512_bf16) || (*products == PAIRS_AMX && !info->amx_bf16))
+        FAIL(&context->error, MOECL_UNSUPPORTED, "vector: products=%u, and the device has no such instruction",
+             *products);
+    if (*products == FITTED)
+        *products = info->amx_bf16 ? PAIRS_AMX : info->avx512_bf16 ? PAIRS_AVX512 : FLOATS;
 out:
     return status;
 }
@@ -144,7 +154,7 @@ static moecl_status prepare(struct moecl_gemm *gemm, const moecl_matrices_option
     cl_kernel *pack = in_pairs ? &vector->pack_pairs : &vector->pack[options->activations], multiply = NULL;
     moecl_status status = MOECL_OK;
     if (!vector->map)
-        TRY(create_kernel(gemm, "vector_map", options, in_pairs, &vector->map));
+        TRY(create_kernel(gemm, "vector_map", options, false, &vector->map));
     if (!*pack)
         TRY(create_kernel(gemm, "vector_pack", options, in_pairs, pack));
     if (!moecl_function_kernel_find(*list, options)) {

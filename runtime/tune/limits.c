@@ -33,6 +33,7 @@ struct bench {
     struct shape shape;
     cl_kernel read, copy, multiply_add;
     cl_kernel multiply_pairs; /* NULL: the device has no instruction for it */
+    size_t pair_operations;   /* of a work-item in a round of it */
     cl_mem from, to, results;
     size_t capacity; /* bytes of `from` and of `to` */
     size_t written;  /* so many of `from` hold data: memory never written to may be one page over and over */
@@ -218,9 +219,12 @@ static moecl_status prepare(struct bench *bench, struct moecl_context *context)
     TRY(moecl_kernel_create(context, "limits.cl", shape->options, "multiply_add", &bench->multiply_add));
     if ((info->type & CL_DEVICE_TYPE_CPU) && info->native_floats >= 16)
         TRY(moecl_probe_device(context));
-    if (context->info.avx512_bf16 && shape->vector_bytes == sizeof(cl_float16))
-        TRY(moecl_kernel_create(context, "limits.cl", "-DVECTOR=float16 -DPAIRS_AVX512=1", "multiply_pairs",
-                                &bench->multiply_pairs));
+    const bool amx = info->amx_bf16, avx512 = info->avx512_bf16;
+    if ((amx || avx512) && shape->vector_bytes == sizeof(cl_float16))
+        TRY(moecl_kernel_create(context, "amx.cl limits.cl",
+                                amx ? "-DVECTOR=float16 -DPAIRS_AMX=1" : "-DVECTOR=float16 -DPAIRS_AVX512=1",
+                                "multiply_pairs", &bench->multiply_pairs));
+    bench->pair_operations = amx ? 4 * 16 * 16 * 16 * 4 : 4 * 16 * CHAINS;
     TRY(moecl_buffer_create(context, CL_MEM_READ_WRITE, bench->capacity, "measuring bandwidth", &bench->from));
     TRY(moecl_buffer_create(context, CL_MEM_READ_WRITE, bench->capacity, "measuring bandwidth", &bench->to));
     TRY(moecl_buffer_create(context, CL_MEM_READ_WRITE, items * shape->vector_bytes, "results", &bench->results));
@@ -252,7 +256,7 @@ moecl_status moecl_measure_limits(moecl_context *context, double seconds, moecl_
     limits->fp32_flops = 2 * rounds * (double)(bench.shape.items * floats * CHAINS);
     limits->bf16_flops = limits->fp32_flops;
     if (bench.multiply_pairs)
-        limits->bf16_flops = 4 * pair_rounds * (double)(bench.shape.items * floats * CHAINS);
+        limits->bf16_flops = pair_rounds * (double)(bench.shape.items * bench.pair_operations);
 out:
     release(&bench);
     return status;
