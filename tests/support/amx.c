@@ -8,9 +8,14 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <ucontext.h>
 #include <unistd.h>
+
+#include "check.h"
+#include "device/program.h"
 
 enum { TILES = 8, ROWS = 16, BYTES = 64 };
 
@@ -127,8 +132,31 @@ static void on_unknown_instruction(int number, siginfo_t *info, void *context)
     registers[REG_RIP] += length;
 }
 
-bool amx_emulate(void)
+/* Builds and runs a kernel that no cache has: when PoCL's compiler first works, it takes the signal for itself. */
+static void wake_compiler(moecl_context *context)
 {
+    char source[80];
+    cl_program program;
+    cl_int code;
+    const size_t one = 1;
+    snprintf(source, sizeof(source), "kernel void fresh_%ld_%ld(void) {}", (long)getpid(), (long)time(NULL));
+    ASSERT_OK(context, moecl_program_build_source(context, source, "", &program));
+    cl_kernel kernel = NULL;
+    assert_int_equal(clCreateKernelsInProgram(program, 1, &kernel, NULL), CL_SUCCESS);
+    cl_command_queue queue = clCreateCommandQueue(context->cl, context->device, 0, &code);
+    assert_int_equal(code, CL_SUCCESS);
+    assert_int_equal(clEnqueueNDRangeKernel(queue, kernel, 1, NULL, &one, &one, 0, NULL, NULL), CL_SUCCESS);
+    assert_int_equal(clFinish(queue), CL_SUCCESS);
+    clReleaseCommandQueue(queue);
+    clReleaseKernel(kernel);
+    clReleaseProgram(program);
+}
+
+bool amx_emulate(moecl_context *context)
+{
+    if (strcmp(context->info.platform, "Portable Computing Language") != 0)
+        return false;
+    wake_compiler(context);
     struct sigaction action = {.sa_sigaction = on_unknown_instruction, .sa_flags = SA_SIGINFO};
     sigemptyset(&action.sa_mask);
     return sigaction(SIGILL, &action, NULL) == 0;
@@ -139,8 +167,9 @@ unsigned long amx_products(void)
     return atomic_load(&products);
 }
 #else
-bool amx_emulate(void)
+bool amx_emulate(moecl_context *context)
 {
+    (void)context;
     return false;
 }
 
