@@ -82,7 +82,8 @@ MOECL_API const char *moecl_status_message(moecl_status status);
 
 /* --------------------------------------------------------------------------------------------------- types -- */
 
-/* Storage types of weights and activations. Sums are always accumulated in fp32. */
+/* Storage types of weights and activations. Sums are always accumulated in fp32; what is kept between an expert's two
+ * products is f32, or bf16 where weights and activations both are and the device has instructions for it. */
 #define MOECL_TYPE_LIST(X)                                                                                             \
     X(F32, "f32", 4)   /* IEEE binary32 */                                                                             \
     X(F16, "f16", 2)   /* IEEE binary16 */                                                                             \
