@@ -24,7 +24,6 @@
 #define TILE_AT(at, stride) "a"((ulong)(at)), "c"((ulong)(stride)) : "memory"
 #define TILE_CONFIGURE(at) __asm__ volatile(".byte 0xc4, 0xe2, 0x78, 0x49, 0x00" : : "a"((ulong)(at)) : "memory")
 #define TILE_RELEASE() __asm__ volatile(".byte 0xc4, 0xe2, 0x78, 0x49, 0xc0")
-#define TILE_ZERO(tile) __asm__ volatile(".byte 0xc4, 0xe2, 0x7b, 0x49, 0xc0 + 8 * " #tile)
 #define TILE_LOAD(tile, at, stride)                                                                                    \
     __asm__ volatile(".byte 0xc4, 0xe2, 0x7b, 0x4b, 0x04 + 8 * " #tile ", 0x08" : : TILE_AT(at, stride))
 #define TILE_STORE(tile, at, stride)                                                                                   \

@@ -63,6 +63,9 @@ static const char integer_dot_source[] = PROBE "{\n"
     "    return (low & registers) == registers;\n"                                                                     \
     "}\n"
 
+/* For other compilers. */
+#define ELSE_NOTHING "#else\n" PROBE "{ *out = 0; }\n#endif\n"
+
 /* vdpbf16ps, where the compiler has registers for it. Bits 1, 2, 5, 6 and 7 of XCR0 say that the system keeps them, bit
  * 16 of EBX of CPUID 7.0 is AVX512F, bit 5 of EAX of 7.1 AVX512-BF16. To 1 it adds (1 + i / 128) (1 + 1 / 128) + 2 * 3.
  */
@@ -82,11 +85,7 @@ static const char avx512_bf16_source[] =
     "    for (uint i = 0; i < 16; i++)\n"
     "        right = right && got[i] == 7.0f + (1 + i / 128.0f) * (1 + 1 / 128.0f);\n"
     "    *out = right;\n"
-    "}\n"
-    "#else\n" PROBE "{\n"
-    "    *out = 0;\n"
-    "}\n"
-    "#endif\n";
+    "}\n" ELSE_NOTHING;
 
 /* AMX: a product of 16 rows, 16 columns and 16 pairs of small integers, added to ones, by the instructions that
  * cl/amx.cl has in words. Bits 17 and 18 of XCR0 are its registers, bits 22 and 24 of EDX of CPUID 7.0 AMX-BF16 and
@@ -130,11 +129,7 @@ static const char amx_bf16_source[] =
     "        right = right && sums[i] == sum;\n"
     "    }\n"
     "    *out = right;\n"
-    "}\n"
-    "#else\n" PROBE "{\n"
-    "    *out = 0;\n"
-    "}\n"
-    "#endif\n";
+    "}\n" ELSE_NOTHING;
 
 /* With SIZE the compiler is told which size to use; one that ignores it finds another size or 0. */
 static const char subgroup_source[] =

@@ -153,7 +153,7 @@ static moecl_status prepare(struct moecl_gemm *gemm, const moecl_matrices_option
     struct moecl_function_kernel **list = in_pairs ? &vector->multiply_pairs : &vector->multiply;
     cl_kernel *pack = in_pairs ? &vector->pack_pairs : &vector->pack[options->activations], multiply = NULL;
     moecl_status status = MOECL_OK;
-    if (!vector->map)
+    if (!vector->map) /* one for all products: its blocks are the parameters', whatever tiles AMX makes of their rows */
         TRY(create_kernel(gemm, "vector_map", options, false, &vector->map));
     if (!*pack)
         TRY(create_kernel(gemm, "vector_pack", options, in_pairs, pack));
