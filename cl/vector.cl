@@ -313,8 +313,9 @@ inline void multiply_tile(__global const ushort *a, __global const ushort *b, ui
 }
 #else
 /* Adds the products of a tile of ROWS rows and PANELS panels, `panel_size` apart, over the steps of a chunk to
- * sums [row][PANEL_COLUMNS], those of the second panel BOTH_ROWS rows behind those of the first. Loops are unrolled, or
- * the sums would not be registers. Low tiles, of both panels, take what they read at the rate at which it comes: they
+ * sums [row][PANEL_COLUMNS], those of the second panel BOTH_ROWS rows behind those of the first. Loops over sums are
+ * unrolled, or these would not be registers; the loop over steps is so in part, since what it needs for itself is much
+ * beside the products of a few rows. Low tiles, of both panels, take what they read at the rate at which it comes: they
  * fetch nothing ahead. */
 #define FOR_EACH_VECTOR(v, panels) _Pragma("unroll") for (uint v = 0; v < panels * ITEM_VECTORS; v++)
 #define FOR_EACH_ROW(r, rows) _Pragma("unroll") for (uint r = 0; r < rows; r++)
@@ -334,7 +335,9 @@ inline void multiply_tile(__global const ushort *a, __global const ushort *b, ui
     {                                                                                                                  \
         float16 sum[ROWS][PANELS * ITEM_VECTORS];                                                                      \
         FOR_EACH_ROW(r, ROWS) FOR_EACH_VECTOR(v, PANELS) sum[r][v] = (float16)(0.0f);                                  \
-        for (uint k = 0; k < steps / STEP; k++, a += STEP, b += STEP * PANEL_COLUMNS, ahead.at += ahead.stride) {      \
+        _Pragma("unroll 4") for (uint k = 0; k < steps / STEP;                                                         \
+                                 k++, a += STEP, b += STEP * PANEL_COLUMNS, ahead.at += ahead.stride)                  \
+        {                                                                                                              \
             if (PANELS == 1)                                                                                           \
                 FOR_EACH_LINE(line) fetch(ahead.at + line * LINE_BYTES);                                               \
             ADD_ROUND(ROWS, PANELS, 0, add_products)                                                                   \
