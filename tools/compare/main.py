@@ -14,7 +14,7 @@ import plot
 import shapes
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-PEERS = ("torch-eager", "torch-batched", "torch-grouped", "onnxruntime")
+PEERS = ("torch-eager", "torch-batched", "torch-grouped", "onnxruntime", "ggml")
 
 
 def listed(parse, allowed=None):
@@ -46,7 +46,7 @@ def parse_options(arguments):
     parser = argparse.ArgumentParser(
         prog="compare", formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Times the expert block (gather, gate and up with SwiGLU, down, combine; routing given) of moecl,\n"
-        "PyTorch and ONNX Runtime on this machine's CPU: the same weights, routings, types and cores, in turns.\n"
+        "PyTorch, ONNX Runtime and ggml on this machine's CPU: the same weights, routings, types and cores, in turns.\n"
         "Times are medians in milliseconds; the ratio is the best peer's over moecl's (above 1: moecl is faster).\n"
         "moecl comes from build/ of this tree: build it first.",
         epilog="Exit status: 0 success, 1 a contender computed something else, 2 wrong use, 3 no moecl or no device.")
@@ -121,9 +121,10 @@ class Comparison:
     def __init__(self, options):
         import block
         import contenders
+        import ggml
         import torch
 
-        self.options, self.block, self.contenders = options, block, contenders
+        self.options, self.block, self.contenders, self.ggml = options, block, contenders, ggml
         torch.set_num_threads(options.threads)
         self.names = [figures.OURS, *options.peers]
         self.client = contenders.Client(str(options.build / "moecl_compare.so"), options.device)
@@ -133,12 +134,13 @@ class Comparison:
         return {"date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes"),
                 "processor": processor(), "threads": self.options.threads, "device": self.client.text("title"),
                 "load": self.options.load, "repetitions": self.options.repetitions, "seed": self.options.seed,
-                "versions": self.contenders.versions()}
+                "versions": {**self.contenders.versions(), **self.ggml.versions()}}
 
     def copies(self, dtype):
         """Of the weights: PyTorch's implementations share theirs."""
         sharing = any(name in self.contenders.IMPLEMENTATIONS for name in self.options.peers)
-        return 1 + sharing + ("onnxruntime" in self.options.peers and dtype != "bf16")
+        own = ("onnxruntime" in self.options.peers and dtype != "bf16") + ("ggml" in self.options.peers)
+        return 1 + sharing + own
 
     def make(self, shape, dtype):
         """Contenders by name, or why there is none; with their weights."""
@@ -149,6 +151,8 @@ class Comparison:
                     made[name] = self.contenders.Moecl(self.client, shape, dtype, self.options.variant)
                 elif name == "onnxruntime":
                     made[name] = self.contenders.OnnxRuntime(shape, dtype, self.options.threads)
+                elif name == "ggml":
+                    made[name] = self.ggml.Ggml(shape, dtype, self.options.threads)
                 else:
                     shared = shared or self.contenders.Torch(shape, dtype)
                     implementation = self.contenders.IMPLEMENTATIONS[name]
