@@ -314,7 +314,8 @@ inline void multiply_tile(__global const ushort *a, __global const ushort *b, ui
 #else
 /* Adds the products of a tile of ROWS rows and PANELS panels, `panel_size` apart, over the steps of a chunk to
  * sums [row][PANEL_COLUMNS], those of the second panel BOTH_ROWS rows behind those of the first. Loops over sums are
- * unrolled, or these would not be registers; the loop over steps is so in part, since what it needs for itself is much
+ * unrolled, or these would not be registers, and go by rows: by vectors, compilers keep an element of every row for the
+ * next vector and run out of registers. The loop over steps is unrolled in part, since what it needs for itself is much
  * beside the products of a few rows. Low tiles, of both panels, take what they read at the rate at which it comes: they
  * fetch nothing ahead. */
 #define FOR_EACH_VECTOR(v, panels) _Pragma("unroll") for (uint v = 0; v < panels * ITEM_VECTORS; v++)
@@ -322,12 +323,16 @@ inline void multiply_tile(__global const ushort *a, __global const ushort *b, ui
 #define FOR_EACH_LINE(line)                                                                                            \
     _Pragma("unroll") for (uint line = 0; line < (STEP_BYTES + LINE_BYTES - 1) / LINE_BYTES; line++)
 #define ADD_ROUND(ROWS, PANELS, ROUND, ADD)                                                                            \
-    FOR_EACH_VECTOR(v, PANELS)                                                                                         \
     {                                                                                                                  \
-        const WEIGHT_VECTOR vector =                                                                                   \
-            load_vector(b + v / ITEM_VECTORS * panel_size + STEP * 16 * (v % ITEM_VECTORS));                           \
-        const FACTOR weights = factor_of(vector, ROUND);                                                               \
-        FOR_EACH_ROW(r, ROWS) sum[r][v] = ADD(sum[r][v], a + r * DEPTH_STEPS + ROUND, weights);                        \
+        FACTOR weights[PANELS * ITEM_VECTORS];                                                                         \
+        FOR_EACH_VECTOR(v, PANELS)                                                                                     \
+        {                                                                                                              \
+            const WEIGHT_VECTOR vector =                                                                               \
+                load_vector(b + v / ITEM_VECTORS * panel_size + STEP * 16 * (v % ITEM_VECTORS));                       \
+            weights[v] = factor_of(vector, ROUND);                                                                     \
+        }                                                                                                              \
+        FOR_EACH_ROW(r, ROWS) FOR_EACH_VECTOR(v, PANELS)                                                               \
+        sum[r][v] = ADD(sum[r][v], a + r * DEPTH_STEPS + ROUND, weights[v]);                                           \
     }
 #define DEFINE_BODY(NAME, ROWS, PANELS)                                                                                \
     inline void NAME(__global const ELEMENT(PACKED_TYPE) *a, __global const ELEMENT(WEIGHT_TYPE) *b, ulong panel_size, \
