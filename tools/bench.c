@@ -30,7 +30,8 @@ struct bench {
     const struct bench_options *options;
     moecl_context *context;
     moecl_device_info device;
-    moecl_limits limits;
+    moecl_meter *meter;
+    moecl_limits limits; /* first for the heading, then of the cell at hand */
     struct variant_list variants;
     size_t tokens_max;
     struct table table;
@@ -181,7 +182,8 @@ static enum outcome bench_together(struct bench *bench, const moecl_layer_option
         output_progress("measuring %zu tokens, %s weights", tokens, moecl_type_name(options->weights));
         TRY(feed_make(bench->context, options, (enum synthetic_routing)bench->options->routing, bench->options->seed,
                       tokens, &feed, fault));
-        TRY(contest_run(bench->context, contenders, count, &feed, bench->options->seconds, fault));
+        TRY(contest_run(bench->context, bench->meter, contenders, count, &feed, bench->options->seconds, &bench->limits,
+                        fault));
         for (size_t c = 0; c < count; c++)
             TRY(report(bench, options, &contenders[c], &feed, fault));
         feed_free(&feed);
@@ -194,13 +196,19 @@ out:
     return outcome;
 }
 
+/* Device bytes beside weights. */
+static double cell_bytes(const struct bench *bench, const moecl_layer_options *options)
+{
+    return feed_bytes(options, bench->tokens_max) + (double)MOECL_METER_BYTES;
+}
+
 /* One pair of types: all variants together where the device has room for that, else one after the other. */
 static enum outcome bench_types(struct bench *bench, moecl_type dtype, moecl_type activations, struct fault *fault)
 {
     moecl_layer_options options = layer_options(bench, dtype, activations);
     enum outcome outcome = OUTCOME_SUCCESS;
     size_t variants = bench->variants.count;
-    double needed = (double)variants * shape_cost(&options).weight_bytes + feed_bytes(&options, bench->tokens_max);
+    double needed = (double)variants * shape_cost(&options).weight_bytes + cell_bytes(bench, &options);
     size_t together = needed <= (double)device_available_memory(&bench->device) ? variants : 1;
     struct contender *contenders = malloc(together * sizeof(*contenders));
     if (!contenders)
@@ -226,9 +234,8 @@ static enum outcome check_memory(const struct bench *bench, struct fault *fault)
         double expert = 3 * (double)(layer.hidden * layer.intermediate * moecl_type_size(layer.weights));
         snprintf(what, sizeof(what), "a layer of %s with %s weights", shape_describe(shape, &layer),
                  moecl_type_name(layer.weights));
-        TRY(device_require_memory(&bench->device, what,
-                                  shape_cost(&layer).weight_bytes + feed_bytes(&layer, bench->tokens_max), expert,
-                                  fault));
+        TRY(device_require_memory(&bench->device, what, shape_cost(&layer).weight_bytes + cell_bytes(bench, &layer),
+                                  expert, fault));
     }
 out:
     return outcome;
@@ -299,6 +306,7 @@ static enum outcome run_bench(const void *given, struct fault *fault)
     TRY(check_memory(&bench, fault));
     output_progress("measuring the device's limits");
     TRY_MOECL(bench.context, moecl_measure_limits(bench.context, 0, &bench.limits));
+    TRY_MOECL(bench.context, moecl_meter_create(bench.context, &bench.meter));
     output_progress("%s", "");
     if (!options->common.json)
         print_heading(&bench);
@@ -313,6 +321,7 @@ out:
     output_progress("%s", "");
     table_end(&bench.table);
     json_decref(bench.rows);
+    moecl_meter_destroy(bench.meter);
     moecl_context_destroy(bench.context);
     return outcome;
 }
@@ -351,8 +360,9 @@ const struct command command_bench = {
     .details =
         "The block is gather, gate and up with SwiGLU, down, combine; the routing is given. Times are medians\n"
         "of warm calls. GFLOP/s counts 6*T*k*H*I operations, GB/s the weights of the experts touched. The limit\n"
-        "is max(those bytes / read bandwidth, those operations / peak), both measured in the same run; the peak\n"
-        "is that of fp32 multiply-adds, or of AVX512-BF16 for bf16 by bf16 where the device has it.",
+        "is max(those bytes / read bandwidth, those operations / peak): medians of readings in turn with the\n"
+        "calls; the heading has what the device did at its best, before. The peak is that of fp32\n"
+        "multiply-adds, or of AMX or AVX512-BF16 for bf16 by bf16 where the device has it.",
     .examples = "  moecl bench\n"
                 "  moecl bench --shape olmoe-1b-7b --tokens 1,512 --dtype f32,bf16 --variant tile\n"
                 "  moecl bench --shape 64,2048,1024,8 --dtype bf16 --activations f32,bf16 --routing zipf --json",

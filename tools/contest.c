@@ -9,9 +9,10 @@
 
 enum {
     ROUTINGS_BYTES = 64 << 20, /* of ids and weights, where that allows more than two routings */
-    SAMPLES_MIN = 3
+    SAMPLES_MIN = 3,
+    READINGS_MAX = 100
 };
-static const double sample_seconds = 1e-3;
+static const double sample_seconds = 1e-3, reading_seconds = 0.4; /* of a sample at least; between readings at least */
 
 /* ---------------------------------------------------------------------------------------------------- feed -- */
 
@@ -143,14 +144,50 @@ static bool finished(const struct contender *contender, double seconds)
     return contender->spent >= (contender->samples >= SAMPLES_MIN ? seconds : 10 * seconds);
 }
 
-enum outcome contest_run(moecl_context *context, struct contender *contenders, size_t count, const struct feed *feed,
-                         double seconds, struct fault *fault)
+/* What the meter said in a contest. */
+struct readings {
+    size_t count;
+    double next; /* time from which on another one is due */
+    double read[READINGS_MAX], copy[READINGS_MAX], fp32[READINGS_MAX], bf16[READINGS_MAX];
+};
+
+static enum outcome read_meter(moecl_context *context, moecl_meter *meter, struct readings *readings,
+                               struct fault *fault)
 {
     enum outcome outcome = OUTCOME_SUCCESS;
+    moecl_limits limits;
+    const size_t i = readings->count;
+    if (i == READINGS_MAX || clock_seconds() < readings->next)
+        return OUTCOME_SUCCESS;
+    TRY_MOECL(context, moecl_meter_read(meter, 1e-3, &limits));
+    readings->read[i] = limits.read_bytes_per_second;
+    readings->copy[i] = limits.copy_bytes_per_second;
+    readings->fp32[i] = limits.fp32_flops;
+    readings->bf16[i] = limits.bf16_flops;
+    readings->count++;
+    readings->next = clock_seconds() + reading_seconds;
+out:
+    return outcome;
+}
+
+static moecl_limits median_limits(struct readings *readings)
+{
+    return (moecl_limits){.read_bytes_per_second = clock_quantile(readings->read, readings->count, 0.5),
+                          .copy_bytes_per_second = clock_quantile(readings->copy, readings->count, 0.5),
+                          .fp32_flops = clock_quantile(readings->fp32, readings->count, 0.5),
+                          .bf16_flops = clock_quantile(readings->bf16, readings->count, 0.5)};
+}
+
+enum outcome contest_run(moecl_context *context, moecl_meter *meter, struct contender *contenders, size_t count,
+                         const struct feed *feed, double seconds, moecl_limits *limits, struct fault *fault)
+{
+    enum outcome outcome = OUTCOME_SUCCESS;
+    struct readings readings = {.count = 0};
     for (size_t i = 0; i < count; i++)
         TRY(warm_up(context, &contenders[i], feed, fault));
     for (size_t busy = count; busy > 0;) {
         busy = 0;
+        TRY(read_meter(context, meter, &readings, fault));
         for (size_t i = 0; i < count; i++) {
             struct contender *contender = &contenders[i];
             double taken = 0;
@@ -162,6 +199,7 @@ enum outcome contest_run(moecl_context *context, struct contender *contenders, s
             busy++;
         }
     }
+    *limits = median_limits(&readings);
     for (size_t i = 0; i < count; i++)
         TRY_MOECL(context, moecl_layer_check(contenders[i].layer));
 out:

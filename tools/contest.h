@@ -7,6 +7,8 @@
 #ifndef TOOLS_CONTEST_H
 #define TOOLS_CONTEST_H
 
+#include <moecl/measure.h>
+
 #include "fault.h"
 #include "synthetic.h"
 
@@ -39,8 +41,8 @@ void feed_free(struct feed *feed);
 double feed_bytes(const moecl_layer_options *layer, size_t tokens);
 
 /* Warms every contender up and takes samples for `seconds` of each; of a slow one at least a few, unless those take
- * more than ten times as long. */
-enum outcome contest_run(moecl_context *context, struct contender *contenders, size_t count, const struct feed *feed,
-                         double seconds, struct fault *fault);
+ * more than ten times as long. Reads the meter now and then meanwhile; `limits` are the medians of its readings. */
+enum outcome contest_run(moecl_context *context, moecl_meter *meter, struct contender *contenders, size_t count,
+                         const struct feed *feed, double seconds, moecl_limits *limits, struct fault *fault);
 
 #endif

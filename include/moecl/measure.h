@@ -17,7 +17,23 @@ typedef struct moecl_limits {
                         * fp32_flops where there is none */
 } moecl_limits;
 
-/* Measures for about `seconds` (0: 0.3) in all; the best of several rounds. Blocks. */
+/* The kernels and the device memory that measuring takes: at most MOECL_METER_BYTES, less on small devices. A machine
+ * that is shared does not have the same limits from one minute to the next: who times something beside them keeps a
+ * meter and reads it in turns with what is timed. A meter lives no longer than its context, and is used by one thread
+ * at a time. */
+typedef struct moecl_meter moecl_meter;
+#define MOECL_METER_BYTES ((size_t)512 << 20)
+
+/* On success *meter is the caller's to destroy; else it is NULL. */
+MOECL_API moecl_status moecl_meter_create(moecl_context *context, moecl_meter **meter);
+MOECL_API void moecl_meter_destroy(moecl_meter *meter); /* NULL: nothing */
+
+/* Measures for about `seconds` (0: 0.3) in all, but at least three rounds of each limit, some 100 milliseconds; what
+ * was done in all rounds counts. The first reading takes longer: it finds out how much work a round needs. Blocks. */
+MOECL_API moecl_status moecl_meter_read(moecl_meter *meter, double seconds, moecl_limits *limits);
+
+/* One reading of a meter that is made for it, of which the best round counts: what the device can do when left alone.
+ */
 MOECL_API moecl_status moecl_measure_limits(moecl_context *context, double seconds, moecl_limits *limits);
 
 #ifdef __cplusplus

@@ -14,6 +14,7 @@ enum { TEXT = 512, DEVICES = 64 };
 
 struct compare {
     moecl_context *context;
+    moecl_meter *meter;
     moecl_layer *layer;
     moecl_layer_options options;
     size_t tokens, routings;
@@ -103,10 +104,12 @@ int compare_open(struct compare *compare, const char *device)
     return 0;
 }
 
+/* A short reading. */
 int compare_limits(struct compare *compare, double *read_bytes_per_second, double *fp32_flops, double *bf16_flops)
 {
     moecl_limits limits;
-    if (check(compare, moecl_measure_limits(compare->context, 0, &limits)))
+    if ((!compare->meter && check(compare, moecl_meter_create(compare->context, &compare->meter))) ||
+        check(compare, moecl_meter_read(compare->meter, 1e-3, &limits)))
         return 1;
     *read_bytes_per_second = limits.read_bytes_per_second;
     *fp32_flops = limits.fp32_flops;
@@ -145,6 +148,7 @@ void compare_free(struct compare *compare)
     if (!compare)
         return;
     compare_drop(compare);
+    moecl_meter_destroy(compare->meter);
     moecl_context_destroy(compare->context);
     free(compare);
 }

@@ -8,6 +8,7 @@ CALLS_MAX = 50  # in a turn
 WARM_SECONDS = 0.1  # calls shorter than this start a turn with one that is not timed
 HOPELESS = 4  # times slower than the fastest: takes only HOPELESS_TURNS turns
 HOPELESS_TURNS = 3
+PAUSE_SECONDS = 0.02
 
 
 class Sampler:
@@ -36,14 +37,16 @@ class Sampler:
             self.samples.append(self.time(number + i))
 
 
-def run(samplers, turns, pause=time.sleep):
-    """Warms every contender up, then takes `turns` turns. The pause lets the threads of the one before, which wait for
-    more work in a loop, go to sleep."""
+def run(samplers, turns, pause=time.sleep, before_turn=lambda: None):
+    """Warms every contender up, then takes `turns` turns, before each of which before_turn() is called. The pause lets
+    the threads of the one before, which wait for more work in a loop, go to sleep."""
     for sampler in samplers:
         sampler.warm_up()
     fastest = min(sampler.expected for sampler in samplers)
     for number in range(turns):
+        pause(PAUSE_SECONDS)
+        before_turn()
         for sampler in samplers:
             if number < HOPELESS_TURNS or sampler.expected <= HOPELESS * fastest:
-                pause(0.02)
+                pause(PAUSE_SECONDS)
                 sampler.turn(number)

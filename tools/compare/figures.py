@@ -25,6 +25,19 @@ def summarise(samples):
     }
 
 
+def limits(readings, bytes_read, operations, dtype):
+    """What a cell's calls cannot be faster than, out of readings of the device's limits in turn with them: (bytes read a
+    second, operations a second in fp32, in bf16)."""
+    read, fp32, bf16 = (statistics.median(values) for values in zip(*readings))
+    peak = bf16 if dtype == "bf16" else fp32
+    return {
+        "device_read_gbytes_per_second": 1e-9 * read,
+        "device_fp32_gflops": 1e-9 * fp32,
+        "device_bf16_gflops": 1e-9 * bf16,
+        "limit_milliseconds": 1e3 * max(bytes_read / read, operations / peak),
+    }
+
+
 def judge(cell):
     """Adds the best peer and how many times longer it takes than moecl; None where there is nothing to compare."""
     times = {name: result["milliseconds"] for name, result in cell["results"].items() if "milliseconds" in result}

@@ -196,7 +196,9 @@ class Comparison:
                 if isinstance(problem, Wrong):
                     self.wrong.append(name)
         if samplers:
-            contest.run(samplers, self.options.repetitions)
+            readings = []
+            contest.run(samplers, self.options.repetitions, before_turn=lambda: readings.append(self.client.limits()))
+            cell |= figures.limits(readings, *feed.limits(), cell["dtype"])
         for sampler in samplers:
             results[sampler.name] |= figures.summarise(sampler.samples)
 
@@ -204,15 +206,9 @@ class Comparison:
         made, absent, weights, _ = parts
         progress(f"{shape.name} {dtype} {routing}: {tokens} tokens")
         feed = self.block.Feed(shape, dtype, tokens, routing, self.options.seed)
-        read, fp32, bf16 = self.client.limits()
-        peak = bf16 if dtype == "bf16" else fp32
-        bytes_read, operations = feed.limits()
         cell = {"shape": shape.name, "experts": shape.experts, "hidden": shape.hidden,
                 "intermediate": shape.intermediate, "top_k": shape.top_k, "dtype": dtype, "routing": routing,
-                "tokens": tokens, "experts_touched": feed.touched, "variant": self.client.text("variant"),
-                "device_read_gbytes_per_second": 1e-9 * read, "device_fp32_gflops": 1e-9 * fp32,
-                "device_bf16_gflops": 1e-9 * bf16,
-                "limit_milliseconds": 1e3 * max(bytes_read / read, operations / peak)}
+                "tokens": tokens, "experts_touched": feed.touched, "variant": self.client.text("variant")}
         self.compete(cell, made, absent, weights, feed)
         self.cells.append(figures.judge(cell))
 

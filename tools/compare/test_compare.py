@@ -35,11 +35,12 @@ class Turns(unittest.TestCase):
     def test_they_alternate(self):
         machine, pauses = Machine(), []
         a, b = machine.sampler("a", 1.0), machine.sampler("b", 2.0)
-        contest.run([a, b], 3, pauses.append)
+        contest.run([a, b], 3, pauses.append, lambda: machine.log.append("reading"))
         self.assertEqual(machine.log[:2], [("a", 0), ("b", 0)])
-        self.assertEqual(machine.log[2:], [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2), ("b", 2)])
+        self.assertEqual(machine.log[2:], ["reading", ("a", 0), ("b", 0), "reading", ("a", 1), ("b", 1),
+                                           "reading", ("a", 2), ("b", 2)])
         self.assertEqual((a.samples, b.samples), ([1.0] * 3, [2.0] * 3))
-        self.assertEqual(len(pauses), 6)
+        self.assertEqual(len(pauses), 9)
 
     def test_short_calls_are_warmed_and_repeated(self):
         machine = Machine()
@@ -68,6 +69,13 @@ class Figures(unittest.TestCase):
         self.assertEqual(judged["best_peer"], "b")
         self.assertAlmostEqual(judged["ratio"], 1.5)
         self.assertAlmostEqual(judged["fraction_of_limit"], 0.5)
+
+    def test_the_limit_is_of_the_medians(self):
+        readings = [(8e9, 100e9, 300e9), (10e9, 50e9, 200e9), (20e9, 200e9, 100e9)]
+        self.assertAlmostEqual(figures.limits(readings, 1e9, 5e9, "f32")["limit_milliseconds"], 100)  # of reading
+        self.assertAlmostEqual(figures.limits(readings, 1e8, 5e9, "f16")["limit_milliseconds"], 50)
+        self.assertAlmostEqual(figures.limits(readings, 1e8, 5e9, "bf16")["limit_milliseconds"], 25)
+        self.assertAlmostEqual(figures.limits(readings, 1e9, 5e9, "f32")["device_fp32_gflops"], 100)
 
     def test_nothing_to_compare(self):
         self.assertIsNone(cell({"moecl": 2.0, "a": "cannot"})["ratio"])
