@@ -38,6 +38,30 @@ static void limits_are_repeatable(void **state)
     moecl_context_destroy(context);
 }
 
+/* A meter keeps what it found out, and makes nothing more when it is read again. */
+static void meters_are_read_again(void **state)
+{
+    (void)state;
+    moecl_context *context = open_context();
+    moecl_meter *meter = NULL;
+    moecl_limits first, again;
+    ASSERT_OK(context, moecl_meter_create(context, &meter));
+    ASSERT_OK(context, moecl_meter_read(meter, 0.06, &first));
+    interception_start(0);
+    ASSERT_OK(context, moecl_meter_read(meter, 0.001, &again));
+    interception_stop();
+    assert_int_equal(interception.objects, 0);
+    assert_int_equal(interception.memory, 0);
+    assert_alike(first.read_bytes_per_second, again.read_bytes_per_second);
+    assert_alike(first.copy_bytes_per_second, again.copy_bytes_per_second);
+    assert_alike(first.fp32_flops, again.fp32_flops);
+    assert_alike(first.bf16_flops, again.bf16_flops);
+    assert_int_equal(moecl_meter_read(meter, -1, &again), MOECL_INVALID_ARGUMENT);
+    assert_int_equal(moecl_meter_read(meter, 0, NULL), MOECL_INVALID_ARGUMENT);
+    moecl_meter_destroy(meter);
+    moecl_context_destroy(context);
+}
+
 static void out_of_order_queues_are_measured_too(void **state)
 {
     (void)state;
@@ -109,7 +133,12 @@ static void wrong_use(void **state)
 {
     (void)state;
     moecl_context *context = open_context(), *bare = NULL;
+    moecl_meter *meter = NULL;
     moecl_limits limits;
+    assert_int_equal(moecl_meter_create(NULL, &meter), MOECL_INVALID_ARGUMENT);
+    assert_int_equal(moecl_meter_create(context, NULL), MOECL_INVALID_ARGUMENT);
+    assert_int_equal(moecl_meter_read(NULL, 0, &limits), MOECL_INVALID_ARGUMENT);
+    moecl_meter_destroy(NULL);
     assert_int_equal(moecl_measure_limits(NULL, 0, &limits), MOECL_INVALID_ARGUMENT);
     assert_int_equal(moecl_measure_limits(context, 0, NULL), MOECL_INVALID_ARGUMENT);
     assert_int_equal(moecl_measure_limits(context, -1, &limits), MOECL_INVALID_ARGUMENT);
@@ -146,8 +175,11 @@ static void failures_leave_nothing_behind(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(limits_are_repeatable),         cmocka_unit_test(out_of_order_queues_are_measured_too),
-        cmocka_unit_test(kernels_do_all_their_work),     cmocka_unit_test(wrong_use),
+        cmocka_unit_test(limits_are_repeatable),
+        cmocka_unit_test(meters_are_read_again),
+        cmocka_unit_test(out_of_order_queues_are_measured_too),
+        cmocka_unit_test(kernels_do_all_their_work),
+        cmocka_unit_test(wrong_use),
         cmocka_unit_test(failures_leave_nothing_behind),
     };
     return cmocka_run_group_tests_name("limits", tests, NULL, NULL);

@@ -52,7 +52,8 @@ moecl_status moecl_chunk_pack(const struct moecl_chunk *chunk, const struct moec
         .divisor = divisor,
         .row_weights = row_weights,
         .packed = moecl_chunk_region(chunk, to),
-        .pairs = to == MOECL_REGION_PACKED && chunk->layer->parts[MOECL_PART_GATE_UP]->in_pairs,
+        .pairs = to == MOECL_REGION_SHARED_PACKED ||
+                 (to == MOECL_REGION_PACKED && chunk->layer->parts[MOECL_PART_GATE_UP]->in_pairs),
         .flag = {chunk->layer->flag, 0},
         .flag_bits = MOECL_FLAG_NOT_FINITE,
     };
@@ -142,7 +143,8 @@ static moecl_status shared(const struct moecl_chunk *chunk)
     if (!layer->options.shared_intermediate)
         goto out;
     TRY(moecl_chunk_multiply(chunk, &layer->all, MOECL_PART_SHARED_GATE_UP, MOECL_FORM_ACTIVATED_PACKED,
-                             MOECL_REGION_ALL_PACKED, moecl_chunk_region(chunk, MOECL_REGION_SHARED_ACTIVATED)));
+                             moecl_layer_shared_in_pairs(layer) ? MOECL_REGION_SHARED_PACKED : MOECL_REGION_ALL_PACKED,
+                             moecl_chunk_region(chunk, MOECL_REGION_SHARED_ACTIVATED)));
     TRY(moecl_chunk_multiply(chunk, &layer->all, MOECL_PART_SHARED_DOWN, MOECL_FORM_ROWS, MOECL_REGION_SHARED_ACTIVATED,
                              moecl_chunk_region(chunk, MOECL_REGION_ALL_PACKED)));
 out:

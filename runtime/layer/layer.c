@@ -10,7 +10,7 @@
 #include "stages/combine.h"
 #include "stages/input.h"
 
-/* Inputs that a layer makes of x itself are f32; so is h, the input of the down products, unless the experts' products
+/* Inputs that a layer makes of x itself are f32; so is h, the input of the down products, unless an expert's products
  * are made in pairs. They are where nothing but x is rounded by it: not where a weight is multiplied into x first. */
 static moecl_status create_matrices(struct moecl_layer *layer)
 {
@@ -21,22 +21,25 @@ static moecl_status create_matrices(struct moecl_layer *layer)
     const bool own_input = options->latent || options->expert_input.normalised;
     const moecl_type expert_input = own_input ? MOECL_F32 : activations;
     const bool pairs = !options->router.weight_on_input && moecl_gemm_pairs(layer->gemm, weights, expert_input);
+    const bool shared_pairs = moecl_gemm_pairs(layer->gemm, weights, activations);
     const struct {
         size_t groups, out, in;
         const moecl_expert_function *function; /* of an activated product */
         bool biased;
         moecl_type weights, input;
+        bool pairs;
     } all[MOECL_PART_COUNT] = {
-        [MOECL_PART_ROUTER] = {1, moecl_router_columns(options), hidden, NULL, false, MOECL_F32, activations},
+        [MOECL_PART_ROUTER] = {1, moecl_router_columns(options), hidden, NULL, false, MOECL_F32, activations, false},
         [MOECL_PART_GATE_UP] = {experts, options->intermediate, width, &options->function, options->function.biased,
-                                weights, expert_input},
+                                weights, expert_input, pairs},
         [MOECL_PART_DOWN] = {experts, width, options->intermediate, NULL, options->function.biased, weights,
-                             pairs ? MOECL_BF16 : MOECL_F32},
+                             pairs ? MOECL_BF16 : MOECL_F32, pairs},
         [MOECL_PART_SHARED_GATE_UP] = {1, shared, hidden, &options->shared_function, options->shared_function.biased,
-                                       weights, activations},
-        [MOECL_PART_SHARED_DOWN] = {1, hidden, shared, NULL, options->shared_function.biased, weights, MOECL_F32},
-        [MOECL_PART_LATENT_DOWN] = {1, options->latent, hidden, NULL, false, weights, activations},
-        [MOECL_PART_LATENT_UP] = {1, hidden, options->latent, NULL, false, weights, MOECL_F32},
+                                       weights, activations, shared_pairs},
+        [MOECL_PART_SHARED_DOWN] = {1, hidden, shared, NULL, options->shared_function.biased, weights,
+                                    shared_pairs ? MOECL_BF16 : MOECL_F32, shared_pairs},
+        [MOECL_PART_LATENT_DOWN] = {1, options->latent, hidden, NULL, false, weights, activations, false},
+        [MOECL_PART_LATENT_UP] = {1, hidden, options->latent, NULL, false, weights, MOECL_F32, false},
     };
     moecl_status status = MOECL_OK;
     for (int i = 0; i < MOECL_PART_COUNT; i++) {
@@ -51,8 +54,7 @@ static moecl_status create_matrices(struct moecl_layer *layer)
                                            .activations = all[i].input};
         if (all[i].function)
             matrices.function = *all[i].function;
-        const bool expert = i == MOECL_PART_GATE_UP || i == MOECL_PART_DOWN;
-        TRY(moecl_matrices_create_for(layer->gemm, &matrices, expert && pairs, &layer->parts[i]));
+        TRY(moecl_matrices_create_for(layer->gemm, &matrices, all[i].pairs, &layer->parts[i]));
     }
 out:
     return status;

@@ -58,12 +58,11 @@ out:
     return status;
 }
 
-/* x as it is: for a router that reads it, the shared expert, the latent projection. */
-static moecl_status pack_x(const struct moecl_chunk *chunk)
+/* x as it is: for a router that reads it, the shared expert and its gate, the latent projection. */
+static moecl_status pack_x(const struct moecl_chunk *chunk, enum moecl_region to)
 {
     const moecl_layer_options *options = &chunk->layer->options;
-    return moecl_chunk_pack(chunk, &chunk->layer->all, chunk->x, options->activations, options->hidden, 0, none,
-                            MOECL_REGION_ALL_PACKED);
+    return moecl_chunk_pack(chunk, &chunk->layer->all, chunk->x, options->activations, options->hidden, 0, none, to);
 }
 
 static moecl_status make_router_input(const struct moecl_chunk *chunk)
@@ -97,13 +96,16 @@ static moecl_status make_logits(const struct moecl_chunk *chunk, bool router)
     const struct moecl_layer *layer = chunk->layer;
     const moecl_layer_options *options = &layer->options;
     const bool own_input = has_router_input(chunk->pass), gated = options->shared_gate != MOECL_SHARED_GATE_NONE;
-    const bool needs_x = (router && !own_input) || options->shared_intermediate || options->latent;
+    const bool shared = options->shared_intermediate > 0, shared_in_pairs = moecl_layer_shared_in_pairs(layer);
+    const bool needs_x = (router && !own_input) || gated || (shared && !shared_in_pairs) || options->latent;
     moecl_status status = MOECL_OK;
-    if (!router && !needs_x)
+    if (!router && !needs_x && !shared)
         goto out;
     TRY(group_all(chunk));
     if (needs_x)
-        TRY(pack_x(chunk));
+        TRY(pack_x(chunk, MOECL_REGION_ALL_PACKED));
+    if (shared_in_pairs)
+        TRY(pack_x(chunk, MOECL_REGION_SHARED_PACKED));
     if (router && own_input) {
         TRY(make_router_input(chunk));
         TRY(moecl_chunk_multiply(chunk, &layer->all, MOECL_PART_ROUTER, MOECL_FORM_ROWS, MOECL_REGION_ROUTER_PACKED,

@@ -16,6 +16,7 @@
     X(ROUTER_INPUT)  /* f32 [tokens,H], where the router does not read x itself */                                     \
     X(ROUTER_PACKED) /* that in the variant's input form */                                                            \
     X(ALL_PACKED)    /* x as it is, in the input form; later the shared expert's output */                             \
+    X(SHARED_PACKED) /* the same for products in pairs, where the shared expert's are */                               \
     X(LOGITS)        /* f32 [tokens or pass, router columns] */                                                        \
     X(SHARED_LOGITS) /* the same of x itself, where the router does not read it and the shared expert has a gate */    \
     X(ROUTE_SCRATCH)                                                                                                   \

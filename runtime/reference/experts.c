@@ -271,7 +271,7 @@ static void compute_experts(struct work *work)
                                          .width = work->hidden,
                                          .count = call->tokens,
                                          .divisor = 1,
-                                         .h_type = MOECL_F32,
+                                         .h_type = call->shared_h_type,
                                          .outputs = &work->shared},
                    work);
 }

@@ -19,6 +19,7 @@ struct moecl_reference_experts_call {
     double *y_errors;
     const double *weight_errors; /* [T,slots]: of the routing weights */
     moecl_type h_type;           /* that the experts' down products take h in */
+    moecl_type shared_h_type;    /* and the shared expert's */
 };
 moecl_status moecl_reference_experts(const struct moecl_reference_experts_call *call);
 

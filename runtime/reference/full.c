@@ -107,7 +107,8 @@ moecl_status moecl_verify_full(struct moecl_verification *verification, const st
                                                                        .y = reference.y,
                                                                        .y_errors = reference.y_errors,
                                                                        .weight_errors = reference.weight_errors,
-                                                                       .h_type = verification->h_type}));
+                                                                       .h_type = verification->h_type,
+                                                                       .shared_h_type = verification->shared_h_type}));
     check_output(verification, chunk, &reference);
 out:
     reference_free(&reference);

@@ -13,7 +13,7 @@ size_t moecl_staged_token_bytes(const moecl_layer_options *options)
     const size_t width = options->latent > 0 ? options->latent : options->hidden;
     const size_t assignment = 4 * (4 + 4 * options->intermediate + width);
     const size_t shared =
-        options->shared_intermediate > 0 ? 4 * (3 * options->shared_intermediate + options->hidden) : 0;
+        options->shared_intermediate > 0 ? 4 * (4 * options->shared_intermediate + options->hidden) : 0;
     const size_t router = 4 * (3 * moecl_router_rows(options) + 2);
     return router + 12 * options->hidden + 8 * width + moecl_layer_slots(options) * assignment + shared;
 }
@@ -170,16 +170,19 @@ out:
     return status;
 }
 
-/* h as the down product reads it. */
-static moecl_status round_h(struct moecl_verification *verification, size_t rows, struct moecl_staged *staged)
+/* h [rows,columns] as a down product reads it, which may be as it is. */
+static moecl_status round_h(struct moecl_verification *verification, const struct moecl_staged_array *h,
+                            moecl_type type, size_t rows, size_t columns, struct moecl_staged_array *rounded,
+                            moecl_buffer *input)
 {
     moecl_status status = MOECL_OK;
-    const moecl_type type = verification->h_type;
-    const size_t intermediate = verification->options->intermediate;
-    struct moecl_staged_array *rounded = &staged->rounded_h;
-    TRY(array_make(verification, rows, intermediate, moecl_type_size(type), rounded));
-    moecl_convert(staged->h.host, MOECL_F32, rounded->host, type, rows * intermediate);
+    *input = start(h);
+    if (type == MOECL_F32)
+        goto out;
+    TRY(array_make(verification, rows, columns, moecl_type_size(type), rounded));
+    moecl_convert(h->host, MOECL_F32, rounded->host, type, rows * columns);
     TRY(moecl_buffer_write(verification->context, start(rounded), rounded->bytes, rounded->host));
+    *input = start(rounded);
 out:
     return status;
 }
@@ -191,7 +194,7 @@ static moecl_status run_experts(struct moecl_verification *verification, const s
     moecl_status status = MOECL_OK;
     const moecl_layer_options *options = verification->options;
     const moecl_product linear = MOECL_PRODUCT_LINEAR, activated = MOECL_PRODUCT_ACTIVATED;
-    moecl_buffer x = chunk->device_x;
+    moecl_buffer x = chunk->device_x, h;
     moecl_type type = options->activations;
     if (options->latent > 0)
         TRY(PRODUCT(MOECL_PART_LATENT_DOWN, x, type, false, false, activated, &s->input));
@@ -203,11 +206,9 @@ static moecl_status run_experts(struct moecl_verification *verification, const s
     }
     TRY(PRODUCT(MOECL_PART_GATE_UP, x, type, true, true, linear, &s->linear));
     TRY(PRODUCT(MOECL_PART_GATE_UP, x, type, true, true, activated, &s->h));
-    const bool rounded = verification->h_type != MOECL_F32;
-    if (rounded)
-        TRY(round_h(verification, chunk->tokens * verification->router.slots, s));
-    TRY(PRODUCT(MOECL_PART_DOWN, start(rounded ? &s->rounded_h : &s->h), verification->h_type, true, false, activated,
-                &s->z));
+    TRY(round_h(verification, &s->h, verification->h_type, chunk->tokens * verification->router.slots,
+                options->intermediate, &s->rounded_h, &h));
+    TRY(PRODUCT(MOECL_PART_DOWN, h, verification->h_type, true, false, activated, &s->z));
 out:
     return status;
 }
@@ -217,7 +218,8 @@ static moecl_status run_products(struct moecl_verification *verification, const 
 {
     moecl_status status = MOECL_OK;
     const moecl_buffer x = chunk->device_x;
-    const moecl_type type = verification->options->activations;
+    moecl_buffer h;
+    const moecl_type type = verification->options->activations, h_type = verification->shared_h_type;
     const moecl_product linear = MOECL_PRODUCT_LINEAR, activated = MOECL_PRODUCT_ACTIVATED;
 
     TRY(array_make(verification, 2, 1, sizeof(uint32_t), &s->whole));
@@ -229,7 +231,9 @@ static moecl_status run_products(struct moecl_verification *verification, const 
     if (verification->options->shared_intermediate > 0) {
         TRY(PRODUCT(MOECL_PART_SHARED_GATE_UP, x, type, false, false, linear, &s->shared_linear));
         TRY(PRODUCT(MOECL_PART_SHARED_GATE_UP, x, type, false, false, activated, &s->shared_h));
-        TRY(PRODUCT(MOECL_PART_SHARED_DOWN, start(&s->shared_h), MOECL_F32, false, false, activated, &s->shared_z));
+        TRY(round_h(verification, &s->shared_h, h_type, chunk->tokens, verification->options->shared_intermediate,
+                    &s->rounded_shared_h, &h));
+        TRY(PRODUCT(MOECL_PART_SHARED_DOWN, h, h_type, false, false, activated, &s->shared_z));
     }
 out:
     return status;

@@ -15,25 +15,26 @@ struct moecl_staged_array {
 /* T tokens, A = T*slots assignments, of which some have a row; W columns of what experts read and give: H, or L. Arrays
  * of what the layer does not have stay empty. */
 #define MOECL_STAGED_LIST(X)                                                                                           \
-    X(logits)        /* f32 [T,R], of moecl_route() */                                                                 \
-    X(ids)           /* i32 [T,slots] */                                                                               \
-    X(weights)       /* f32 [T,slots] */                                                                               \
-    X(router)        /* f32 [T,router_columns], of the router's matrices and x itself */                               \
-    X(offsets)       /* u32 [E+1] */                                                                                   \
-    X(assignments)   /* u32 [A] */                                                                                     \
-    X(rows)          /* i32 [A] */                                                                                     \
-    X(input)         /* f32 [T,W]: what experts read, where that is not x: its norm or latent projection */            \
-    X(linear)        /* f32 [A,2I]: gate and up of the input; [A,I] where ungated */                                   \
-    X(h)             /* f32 [A,I] */                                                                                   \
-    X(rounded_h)     /* [A,I], of the type that the down product reads; where that is not f32 */                       \
-    X(z)             /* f32 [A,W] */                                                                                   \
-    X(sum)           /* f32 [T,L]: the weighted sum, where there is a latent projection */                             \
-    X(latent_output) /* f32 [T,H]: that sum brought back */                                                            \
-    X(shared_linear) /* f32 [T,2S] or [T,S] */                                                                         \
-    X(shared_h)      /* f32 [T,S] */                                                                                   \
-    X(shared_z)      /* f32 [T,H] */                                                                                   \
-    X(y)             /* activations [T,H] */                                                                           \
-    X(whole)         /* u32 [2]: the offsets 0, T of a single group */
+    X(logits)           /* f32 [T,R], of moecl_route() */                                                              \
+    X(ids)              /* i32 [T,slots] */                                                                            \
+    X(weights)          /* f32 [T,slots] */                                                                            \
+    X(router)           /* f32 [T,router_columns], of the router's matrices and x itself */                            \
+    X(offsets)          /* u32 [E+1] */                                                                                \
+    X(assignments)      /* u32 [A] */                                                                                  \
+    X(rows)             /* i32 [A] */                                                                                  \
+    X(input)            /* f32 [T,W]: what experts read, where that is not x: its norm or latent projection */         \
+    X(linear)           /* f32 [A,2I]: gate and up of the input; [A,I] where ungated */                                \
+    X(h)                /* f32 [A,I] */                                                                                \
+    X(rounded_h)        /* [A,I], of the type that the down product reads; where that is not f32 */                    \
+    X(z)                /* f32 [A,W] */                                                                                \
+    X(sum)              /* f32 [T,L]: the weighted sum, where there is a latent projection */                          \
+    X(latent_output)    /* f32 [T,H]: that sum brought back */                                                         \
+    X(shared_linear)    /* f32 [T,2S] or [T,S] */                                                                      \
+    X(shared_h)         /* f32 [T,S] */                                                                                \
+    X(rounded_shared_h) /* [T,S], the same as rounded_h of the shared expert */                                        \
+    X(shared_z)         /* f32 [T,H] */                                                                                \
+    X(y)                /* activations [T,H] */                                                                        \
+    X(whole)            /* u32 [2]: the offsets 0, T of a single group */
 
 struct moecl_staged {
     size_t router_columns; /* the router's rows, then the shared gate's, then the noise's */

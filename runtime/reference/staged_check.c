@@ -327,7 +327,7 @@ static moecl_status check_shared(struct moecl_verification *verification, size_t
         return MOECL_OK;
     check_activation(verification, "shared h", &options->shared_function, staged->shared_linear.host,
                      staged->shared_h.host, tokens, width);
-    moecl_reference_read(staged->shared_h.host, MOECL_F32, MOECL_F32, tokens * width, work->h);
+    moecl_reference_read(staged->shared_h.host, MOECL_F32, verification->shared_h_type, tokens * width, work->h);
     return check_expert(verification, &expert, 0, tokens);
 }
 

@@ -21,7 +21,7 @@ struct moecl_verification {
     const moecl_layer_options *options;
     const moecl_layer_weights *weights;
     struct moecl_reference_router router; /* in double precision; noisy where the pass is */
-    moecl_type h_type;                    /* what the experts' down product rounds h to */
+    moecl_type h_type, shared_h_type;     /* what the experts' and the shared expert's down product round h to */
     uint64_t random;                      /* state of the random numbers */
     moecl_verify_report *report;
     double worst; /* error / allowed of the worst so far; negative at first */

@@ -273,6 +273,7 @@ moecl_status moecl_verify(moecl_context *context, moecl_layer *layer, const moec
     TRY(check_arguments(context, layer, weights, tokens, x, report));
 
     const moecl_layer_options *options = moecl_layer_describe(layer);
+    const moecl_matrices *shared = moecl_layer_matrices(layer, MOECL_PART_SHARED_DOWN);
     *report = (moecl_verify_report){.passed = true, .deterministic = true};
     report->method = method == MOECL_VERIFY_AUTO ? choose_method(options, tokens) : method;
     verification = (struct moecl_verification){
@@ -281,6 +282,7 @@ moecl_status moecl_verify(moecl_context *context, moecl_layer *layer, const moec
         .options = options,
         .weights = weights,
         .h_type = moecl_matrices_describe(moecl_layer_matrices(layer, MOECL_PART_DOWN))->activations,
+        .shared_h_type = shared ? moecl_matrices_describe(shared)->activations : MOECL_F32,
         .random = seed,
         .report = report,
         .worst = -1,
