@@ -109,33 +109,33 @@ inline void set_block(__global uint *entry, uint group, uint first_row, uint row
     entry[3] = 0;
 }
 
-/* One work-item an expert: writes its blocks; the last expert writes the surplus ones. Rows from `rows` on are left
- * out, whatever the offsets say. */
+/* One work-item: writes the blocks of one expert after the other, then the surplus ones. That takes less than counting
+ * the blocks of all experts before its own would take a work-item an expert. Rows from `rows` on are left out, whatever
+ * the offsets say. */
 __kernel void vector_map(__global const uint *offsets_memory, ulong offsets_offset, uint groups, uint rows, uint bound,
                          __global uint *map_memory, ulong map_offset)
 {
     __global const uint *offsets = VIEW(const uint, offsets);
     __global uint *map = VIEW(uint, map);
-    const uint group = get_global_id(0);
-    if (group >= groups)
+    if (get_global_id(0) != 0)
         return;
-    uint block = 0;
-    for (uint before = 0; before < group; before++)
-        block += (min(offsets[before + 1], rows) - min(offsets[before], rows) + BLOCK_ROWS - 1) / BLOCK_ROWS;
-    const uint first = min(offsets[group], rows), count = min(offsets[group + 1], rows) - first;
-    const uint tile_count = (count + ITEM_ROWS - 1) / ITEM_ROWS;
-    const uint block_count = (tile_count + BLOCK_TILES - 1) / BLOCK_TILES;
-    if (count > 0) {
-        const struct parts tiles = cut(count, tile_count), blocks = cut(tile_count, block_count);
-        for (uint i = 0; i < blocks.count && block < bound; i++, block++) {
-            const uint begin = part_begin(tiles, part_begin(blocks, i));
-            const uint end = part_begin(tiles, part_begin(blocks, i + 1));
-            set_block(map + 4 * block, group, first + begin, end - begin);
+    uint block = 0, first = min(offsets[0], rows);
+    for (uint group = 0; group < groups; group++) {
+        const uint end_row = min(offsets[group + 1], rows), count = end_row - first;
+        if (count > 0) {
+            const uint tile_count = (count + ITEM_ROWS - 1) / ITEM_ROWS;
+            const uint block_count = (tile_count + BLOCK_TILES - 1) / BLOCK_TILES;
+            const struct parts tiles = cut(count, tile_count), blocks = cut(tile_count, block_count);
+            for (uint i = 0; i < blocks.count && block < bound; i++, block++) {
+                const uint begin = part_begin(tiles, part_begin(blocks, i));
+                const uint end = part_begin(tiles, part_begin(blocks, i + 1));
+                set_block(map + 4 * block, group, first + begin, end - begin);
+            }
         }
+        first = end_row;
     }
-    if (group == groups - 1)
-        for (; block < bound; block++)
-            set_block(map + 4 * block, 0, 0, 0);
+    for (; block < bound; block++)
+        set_block(map + 4 * block, 0, 0, 0);
 }
 
 /* Gathers the rows of A: work-item (c, block) brings chunk c of a block's rows. Row r of the product is row

@@ -193,8 +193,8 @@ static moecl_status group(struct moecl_gemm *gemm, struct moecl_chain *chain, st
         ARGUMENT_U32(grouping->rows),       ARGUMENT_U32(block_bound(gemm, grouping->groups, grouping->rows)),
         ARGUMENT_BUFFER(grouping->map),
     };
-    return moecl_launch(chain, vector->map, 1, &grouping->groups, NULL, arguments,
-                        sizeof(arguments) / sizeof(arguments[0]));
+    const size_t one = 1;
+    return moecl_launch(chain, vector->map, 1, &one, NULL, arguments, sizeof(arguments) / sizeof(arguments[0]));
 }
 
 static moecl_status pack(struct moecl_gemm *gemm, struct moecl_chain *chain, const struct moecl_grouping *grouping,
