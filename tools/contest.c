@@ -183,6 +183,7 @@ enum outcome contest_run(moecl_context *context, moecl_meter *meter, struct cont
 {
     enum outcome outcome = OUTCOME_SUCCESS;
     struct readings readings = {.count = 0};
+    TRY(read_meter(context, meter, &readings, fault));
     for (size_t i = 0; i < count; i++)
         TRY(warm_up(context, &contenders[i], feed, fault));
     for (size_t busy = count; busy > 0;) {

@@ -26,8 +26,8 @@ def summarise(samples):
 
 
 def limits(readings, bytes_read, operations, dtype):
-    """What a cell's calls cannot be faster than, out of readings of the device's limits in turn with them: (bytes read a
-    second, operations a second in fp32, in bf16)."""
+    """What a cell's calls cannot be faster than, out of readings of the device in turn with them: (bytes read a second,
+    operations a second in fp32, in bf16)."""
     read, fp32, bf16 = (statistics.median(values) for values in zip(*readings))
     peak = bf16 if dtype == "bf16" else fp32
     return {
