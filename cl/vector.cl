@@ -297,8 +297,8 @@ inline void multiply_pairs(__global const ushort *a, __global const ushort *b, u
     FOR_EACH_SUMS(TILE_STORE)
 }
 
-/* Adds the products over the steps of a chunk to sums [row][PANEL_COLUMNS]: pairs 16 at a time, then those left, and the
- * last of an odd number of steps by itself. */
+/* Adds the products over the steps of a chunk to sums [row][PANEL_COLUMNS]: pairs 16 at a time, then those left, and
+ * the last of an odd number of steps by itself. */
 inline void multiply_tile(__global const ushort *a, __global const ushort *b, uint rows, uint steps, struct ahead ahead,
                           float *sums)
 {

@@ -21,6 +21,14 @@ static void assert_alike(double one, double other)
     assert_true(one < 50 * other && other < 50 * one);
 }
 
+static void assert_limits_alike(const moecl_limits *one, const moecl_limits *other)
+{
+    assert_alike(one->read_bytes_per_second, other->read_bytes_per_second);
+    assert_alike(one->copy_bytes_per_second, other->copy_bytes_per_second);
+    assert_alike(one->fp32_flops, other->fp32_flops);
+    assert_alike(one->bf16_flops, other->bf16_flops);
+}
+
 static void limits_are_repeatable(void **state)
 {
     (void)state;
@@ -31,10 +39,7 @@ static void limits_are_repeatable(void **state)
     ASSERT_OK(context, moecl_measure_limits(context, 0.06, &second)); /* the amounts are others then */
     assert_int_equal(interception.objects, 0);
     assert_int_equal(interception.memory, 0);
-    assert_alike(first.read_bytes_per_second, second.read_bytes_per_second);
-    assert_alike(first.copy_bytes_per_second, second.copy_bytes_per_second);
-    assert_alike(first.fp32_flops, second.fp32_flops);
-    assert_alike(first.bf16_flops, second.bf16_flops);
+    assert_limits_alike(&first, &second);
     moecl_context_destroy(context);
 }
 
@@ -52,10 +57,7 @@ static void meters_are_read_again(void **state)
     interception_stop();
     assert_int_equal(interception.objects, 0);
     assert_int_equal(interception.memory, 0);
-    assert_alike(first.read_bytes_per_second, again.read_bytes_per_second);
-    assert_alike(first.copy_bytes_per_second, again.copy_bytes_per_second);
-    assert_alike(first.fp32_flops, again.fp32_flops);
-    assert_alike(first.bf16_flops, again.bf16_flops);
+    assert_limits_alike(&first, &again);
     assert_int_equal(moecl_meter_read(meter, -1, &again), MOECL_INVALID_ARGUMENT);
     assert_int_equal(moecl_meter_read(meter, 0, NULL), MOECL_INVALID_ARGUMENT);
     moecl_meter_destroy(meter);
