@@ -60,15 +60,22 @@ static char *strip_at(const struct moecl_layout *layout, const struct moecl_grou
 }
 
 /* Copies to [steps][rows], whose steps lie `width` elements apart, for one element size: from [rows][steps], and from
- * [steps][rows] whose steps lie `pitch` apart. A constant number of rows makes vector instructions of the second. */
+ * [steps][rows] whose steps lie `pitch` apart. A constant number of rows makes vector instructions of both. */
+#define TURN(ROWS)                                                                                                     \
+    for (size_t k = 0; k < steps; k++)                                                                                 \
+        for (size_t r = 0; r < (ROWS); r++)                                                                            \
+            to[k * width + r] = from[r * steps + k];
 #define DEFINE_COPIES(type)                                                                                            \
     static void turn_##type(const void *lines, size_t rows, size_t steps, void *packed, size_t width)                  \
     {                                                                                                                  \
-        const type *from = lines;                                                                                      \
-        type *to = packed;                                                                                             \
-        for (size_t k = 0; k < steps; k++)                                                                             \
-            for (size_t r = 0; r < rows; r++)                                                                          \
-                to[k * width + r] = from[r * steps + k];                                                               \
+        const type *restrict from = lines;                                                                             \
+        type *restrict to = packed;                                                                                    \
+        if (rows == 8)                                                                                                 \
+            TURN(8)                                                                                                    \
+        else if (rows == 16)                                                                                           \
+            TURN(16)                                                                                                   \
+        else                                                                                                           \
+            TURN(rows)                                                                                                 \
     }                                                                                                                  \
     static void spread_##type(const char *from, size_t pitch, size_t rows, size_t steps, char *to, size_t width)       \
     {                                                                                                                  \
