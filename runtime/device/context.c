@@ -7,6 +7,7 @@
 #include "platform.h"
 #include "probe.h"
 #include "program.h"
+#include "threads.h"
 
 moecl_status moecl_context_create(moecl_context **context)
 {
@@ -85,6 +86,7 @@ moecl_status moecl_context_open(moecl_context *context, const char *device)
     const cl_context_properties properties[] = {CL_CONTEXT_PLATFORM, (cl_context_properties)chosen.platform, 0};
     CL_NEW(&context->error, cl, clCreateContext(properties, 1, &chosen.id, NULL, NULL, &cl_code));
     CL_NEW(&context->error, queue, clCreateCommandQueue(cl, chosen.id, 0, &cl_code));
+    TRY(moecl_threads_bind(&context->error, cl, chosen.id, &chosen.info));
     CL_TRY(&context->error, clRetainDevice(chosen.id));
 
     context->cl = cl;

@@ -5,23 +5,15 @@
  *     permute, group by expert, pack the experts' input by expert, gate-up product, down product
  *     shared expert: its two products, from x packed by the route stage
  *     combine; with a latent projection to the latent sum, which its up product brings back to H */
-#include <time.h>
-
 #include "chunk.h"
 #include "device/buffer.h"
+#include "device/clock.h"
 #include "device/memory.h"
 #include "stages/combine.h"
 #include "stages/flag.h"
 #include "stages/input.h"
 
 static const moecl_buffer none = {NULL, 0};
-
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
 
 /* -------------------------------------------------------------------------------------------------- stages -- */
 
@@ -220,7 +212,7 @@ static moecl_status add_time(const struct moecl_pass *pass, moecl_stage stage, d
     if (!pass->times)
         goto out;
     CL_TRY(&context->error, clFinish(context->queue));
-    pass->times->seconds[stage] += now() - start;
+    pass->times->seconds[stage] += moecl_now() - start;
 out:
     return status;
 }
@@ -234,7 +226,7 @@ static moecl_status run_stages(const struct moecl_chunk *chunk)
     };
     moecl_status status = MOECL_OK;
     for (int i = 0; i < MOECL_STAGE_COUNT; i++) {
-        const double start = now();
+        const double start = moecl_now();
         TRY(stages[i](chunk));
         TRY(add_time(chunk->pass, (moecl_stage)i, start));
     }
@@ -279,7 +271,7 @@ static moecl_status run_chunks(const struct moecl_pass *pass)
 {
     const moecl_forward *forward = pass->forward;
     const bool wide = moecl_layer_is_wide(&pass->layer->options) && !forward->routing_given;
-    const double start = now();
+    const double start = moecl_now();
     moecl_status status = MOECL_OK;
     if (wide && forward->tokens > 0) {
         TRY(moecl_route_pass(pass));

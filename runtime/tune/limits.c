@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* limits.c - what the device can do at all: the kernels of cl/limits.cl, timed by wall clock on a drained queue. */
-#include <time.h>
-
 #include <moecl/measure.h>
 
 #include "device/buffer.h"
+#include "device/clock.h"
 #include "device/launch.h"
 #include "device/memory.h"
 #include "device/probe.h"
@@ -112,24 +111,17 @@ static moecl_status launch_rounds(struct moecl_meter *meter, struct moecl_chain 
 
 /* ------------------------------------------------------------------------------------------------------- timing -- */
 
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
 /* One launch and the wait for it. */
 static moecl_status time_launch(struct moecl_meter *meter, enum limit limit, size_t amount, double *seconds)
 {
     moecl_status status = MOECL_OK;
     struct moecl_chain chain;
-    const double start = now();
+    const double start = moecl_now();
     TRY(moecl_chain_begin(&chain, meter->context, 0, NULL));
     status = limit <= COPY ? launch_memory(meter, &chain, limit, amount) : launch_rounds(meter, &chain, limit, amount);
     TRY(moecl_chain_end(&chain, status, NULL));
     CL_TRY(&meter->context->error, clFinish(meter->context->queue));
-    *seconds = now() - start;
+    *seconds = moecl_now() - start;
 out:
     return status;
 }

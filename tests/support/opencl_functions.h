@@ -58,6 +58,10 @@
       (cl_command_queue queue, cl_kernel kernel, cl_uint dimensions, const size_t *offset, const size_t *global,       \
        const size_t *local, cl_uint count, const cl_event *wait, cl_event *event),                                     \
       (queue, kernel, dimensions, offset, global, local, count, wait, event))                                          \
+    X(clEnqueueNativeKernel, false,                                                                                    \
+      (cl_command_queue queue, void(CL_CALLBACK * function)(void *), void *arguments, size_t size, cl_uint memories,   \
+       const cl_mem *list, const void **places, cl_uint count, const cl_event *wait, cl_event *event),                 \
+      (queue, function, arguments, size, memories, list, places, count, wait, event))                                  \
     X(clEnqueueReadBuffer, blocking == CL_TRUE,                                                                        \
       (cl_command_queue queue, cl_mem memory, cl_bool blocking, size_t offset, size_t size, void *to, cl_uint count,   \
        const cl_event *wait, cl_event *event),                                                                         \
