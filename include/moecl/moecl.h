@@ -137,10 +137,9 @@ MOECL_API const char *moecl_context_error(const moecl_context *context);
  *   "P:D"   platform P, device D, as moecl_device_list() numbers them, or
  *   a case-insensitive part of "platform name / device name", or
  *   NULL or "": the environment's MOECL_DEVICE if set, else the first GPU, else the first accelerator, else the CPU.
- * Makes an OpenCL context and an in-order queue of its own. On Linux, a CPU device's threads are each bound to a
- * processor of their own if there are as many of the one as the process may use of the other and the device runs
- * functions of the host in them (PoCL does): threads that are woken together after a pause otherwise share a processor
- * for a while. Where the environment has POCL_AFFINITY, that decides.
+ * Makes an OpenCL context and an in-order queue of its own. On Linux, PoCL's threads, which all contexts share, are
+ * bound to a processor each if the calling thread may use exactly as many processors: woken together after a pause,
+ * they would otherwise share one for a while. Not if the environment has POCL_AFFINITY.
  * MOECL_NO_PLATFORM, MOECL_NO_DEVICE, MOECL_AMBIGUOUS_DEVICE (the sentence lists the matches),
  * MOECL_INVALID_ARGUMENT when a device is open already. */
 MOECL_API moecl_status moecl_context_open(moecl_context *context, const char *device);

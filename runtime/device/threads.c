@@ -20,7 +20,7 @@ struct meeting {
     pthread_t caller;
     cpu_set_t processors;
     unsigned expected;
-    atomic_uint arrived; /* CANCELLED besides: nobody is to be bound */
+    atomic_uint arrived; /* with CANCELLED, which is more than is ever expected: none is to be bound */
     atomic_uint left;
 };
 enum { CANCELLED = 1 << 30 };
