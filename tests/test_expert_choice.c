@@ -308,12 +308,12 @@ static void expect_keys(size_t tokens, size_t experts, size_t stride, size_t ite
 {
     double *rows = make(tokens, sizeof *rows), *columns = make(experts, sizeof *columns);
     for (size_t t = 0; t < tokens; t++) {
-        double largest_logit = -INFINITY;
+        float largest_logit = -INFINITY;
         for (size_t e = 0; e < experts; e++)
-            largest_logit = fmax(largest_logit, (double)logits[t * stride + e]);
+            largest_logit = fmaxf(largest_logit, logits[t * stride + e]);
         for (size_t e = 0; e < experts; e++)
             keys[t * experts + e] =
-                logits[t * stride + e] == -INFINITY ? 0 : exp((double)logits[t * stride + e] - largest_logit);
+                logits[t * stride + e] == -INFINITY ? 0 : exp((double)logits[t * stride + e] - (double)largest_logit);
     }
     for (size_t e = 0; e < experts; e++)
         columns[e] = 1;
