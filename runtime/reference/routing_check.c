@@ -27,6 +27,7 @@ struct work {
     double *weights, *errors;  /* [T,slots]: of those, before any is dropped for lack of room */
     bool *uncertain;           /* [T,slots] */
     bool *wrong;               /* [T] */
+    bool *guessed;             /* [T]: a choice was dropped of which nobody knows which it was */
 };
 
 static void work_free(struct work *work)
@@ -39,6 +40,7 @@ static void work_free(struct work *work)
     moecl_free(work->errors);
     moecl_free(work->uncertain);
     moecl_free(work->wrong);
+    moecl_free(work->guessed);
     moecl_free(work);
 }
 
@@ -90,8 +92,9 @@ static moecl_status work_make(const struct moecl_routing_check *check, struct wo
     work->errors = moecl_allocate(choices, sizeof(double));
     work->uncertain = moecl_allocate(choices, sizeof(bool));
     work->wrong = moecl_allocate(check->tokens, sizeof(bool));
+    work->guessed = moecl_allocate(check->tokens, sizeof(bool));
     if (!work->keys || !work->key_errors || !work->list || !work->weights || !work->errors || !work->uncertain ||
-        !work->wrong)
+        !work->wrong || !work->guessed)
         TRY(MOECL_OUT_OF_HOST_MEMORY);
     TRY(work_fill(work));
 out:
@@ -235,17 +238,22 @@ static bool find_choices(struct work *work, size_t token, int32_t *list, bool *u
     const struct moecl_reference_router *router = work->check->router;
     const int32_t *ids = &work->check->ids[token * router->slots];
     const int32_t *picked = &work->reference.picked[token * router->slots];
-    bool same = true;
+    const bool by_table = router->options->router.selection == MOECL_SELECTION_TABLE;
+    bool same = true, dropped_by_chance = false;
     for (size_t j = 0; j < router->slots; j++) {
-        uncertain[j] = false;
         same = same && (ids[j] == -1 || ids[j] == picked[j]);
+        dropped_by_chance |= router->noisy && router->options->router.random_second && ids[j] == -1;
     }
     if (router->options->router.selection == MOECL_SELECTION_EXPERT_CHOICE) {
         memcpy(list, ids, router->slots * sizeof(*list));
+        memset(uncertain, 0, router->slots * sizeof(*uncertain));
         return !work->wrong[token];
     }
+    if (!by_table && (!same || dropped_by_chance) && choose(work, token, list, uncertain))
+        return true;
     memcpy(list, picked, router->slots * sizeof(*list));
-    return same || (router->options->router.selection != MOECL_SELECTION_TABLE && choose(work, token, list, uncertain));
+    memset(uncertain, 0, router->slots * sizeof(*uncertain));
+    return same;
 }
 
 /* ------------------------------------------------------------------------------------- dropped by a token -- */
@@ -275,14 +283,26 @@ static bool check_kept(const struct work *work, size_t token, const double *scor
     return true;
 }
 
-/* The same for choices that chance drops, by weights that are normalised for it if need be. */
-static bool check_seconds(const struct work *work, size_t token, int32_t *list, double *weights, double *errors,
+/* The same for choices that chance drops, by weights that are normalised for it if need be. Where a near-tie leaves
+ * open which expert was dropped, its share of the sum is open too, and with it what chance had to do and all weights.
+ */
+static bool check_seconds(struct work *work, size_t token, int32_t *list, double *weights, double *errors,
                           bool *uncertain)
 {
     const struct moecl_reference_router *router = work->check->router;
     const int32_t *ids = &work->check->ids[token * router->slots];
     double shares[MOECL_MAX_EXPERTS], share_errors[MOECL_MAX_EXPERTS];
     if (!router->noisy || !router->options->router.random_second)
+        return true;
+    for (size_t j = 0; j < router->slots; j++)
+        work->guessed[token] = work->guessed[token] || uncertain[j];
+    for (size_t j = 0; work->guessed[token] && j < router->slots; j++)
+        if (ids[j] == -1) {
+            list[j] = -1;
+            weights[j] = errors[j] = 0;
+            uncertain[j] = true;
+        }
+    if (work->guessed[token])
         return true;
     memcpy(shares, weights, router->slots * sizeof(double));
     memcpy(share_errors, errors, router->slots * sizeof(double));
@@ -430,9 +450,12 @@ static void check_weights(struct moecl_verification *verification, const struct 
     const int32_t *ids = &check->ids[at];
     double *expected = &check->expected[at], *errors = &check->weight_errors[at];
     for (size_t j = 0; j < slots; j++) {
-        expected[j] = ids[j] >= 0 ? work->weights[at + j] : 0;
+        const double weight = work->guessed[token] ? (double)check->weights[at + j] : work->weights[at + j];
+        expected[j] = ids[j] >= 0 ? weight : 0;
         errors[j] = ids[j] >= 0 ? work->errors[at + j] : 0;
     }
+    if (work->guessed[token])
+        return;
     if (moecl_reference_normalises_after(router)) {
         moecl_bound_normalise(router, expected, errors);
         moecl_bound_scale(router, ids, expected, errors);
