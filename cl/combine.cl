@@ -12,7 +12,8 @@
  *     l_i       = shared_logits[t * shared_stride + i]
  *
  * Shapes: z f32 [rows,H]; rows i32, weights f32, ids i32 [T,k]; x X_TYPE [T,H]; bias f32 [H]; shared f32 [T,H];
- * y OUTPUT_TYPE [T,H]. Without rows, row t*k + j is meant; without weights, 1.
+ * y OUTPUT_TYPE [T,H]. Without rows, row t*k + j is meant, or none where ids has less than 0; without weights, 1. Ids
+ * that are no expert's, zero experts counted, give nothing and raise the bits `flag`.
  * Launch: work-item (b, t) makes the columns 16 b to 16 b + 15 of token t.
  * Deterministic: the sum runs in the order of j; the bias comes after it, the shared expert last. */
 
@@ -61,7 +62,8 @@ __kernel void combine(uint tokens, uint top_k, uint hidden, __global const float
                       __global const uchar *x_memory, ulong x_offset, uint has_bias, __global const float *bias_memory,
                       ulong bias_offset, uint has_shared, __global const float *shared_memory, ulong shared_offset,
                       float shared_scale, uint gate, __global const float *shared_logits_memory,
-                      ulong shared_logits_offset, uint shared_stride, __global uchar *y_memory, ulong y_offset)
+                      ulong shared_logits_offset, uint shared_stride, __global uchar *y_memory, ulong y_offset,
+                      __global uint *flag_memory, ulong flag_offset, uint flag)
 {
     const uint column = get_global_id(0) * COLUMNS, token = get_global_id(1);
     if (column >= hidden || token >= tokens)
@@ -73,9 +75,10 @@ __kernel void combine(uint tokens, uint top_k, uint hidden, __global const float
     __global const float *weights = VIEW(const float, weights) + (ulong)token * top_k;
     __global const int *ids = VIEW(const int, ids) + (ulong)token * top_k;
     float16 sum = (float16)(0.0f);
+    bool bad = false;
     for (uint j = 0; j < top_k; j++) {
         const int id = has_ids ? ids[j] : -1;
-        const long row = has_rows ? rows[j] : (long)token * top_k + j;
+        const long row = has_rows ? rows[j] : has_ids && id < 0 ? -1 : (long)token * top_k + j;
         const float weight = has_weights ? weights[j] : 1.0f;
         if (id >= 0 && (uint)id >= experts) {
             if ((uint)id < outputs)
@@ -83,7 +86,10 @@ __kernel void combine(uint tokens, uint top_k, uint hidden, __global const float
         } else if (row >= 0) {
             sum += weight * load_columns(z + row * hidden, count);
         }
+        bad |= id < -1 || (id >= 0 && (uint)id >= outputs);
     }
+    if (bad && flag)
+        atomic_or(VIEW(uint, flag), flag);
     __global const float *logits = VIEW(const float, shared_logits) + (ulong)token * shared_stride;
     float scale = shared_scale;
     if (gate == GATE_SIGMOID) {

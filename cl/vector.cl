@@ -29,6 +29,10 @@
  *   C            rows in expert order [rows,N], float; or in chunks as A is, to be the next product's A
  *   blocks       4 uint a block: expert, first row, rows (0: a surplus block), unused; no expert without rows has any
  *
+ * One token needs no order and no blocks: row j is of the expert that is its choice j (BY_CHOICE, the map is ids), or
+ * of the only one (ALONE), and a block of its own. A launch takes as long as a tenth of an expert, so such a product
+ * may also read x itself, which all its rows share, in place of A.
+ *
  * Launch: groups of one work-item; no local memory, no barrier. Work-item (s, q, block) multiplies tiles s, s + splits,
  * .. of a block by panels 2q and 2q + 1, chunk by chunk: a chunk of a panel stays in the first-level cache while the
  * tiles go by. A tile of a row or two multiplies both panels at once: it has too few sums of its own to keep the
@@ -71,6 +75,17 @@
 #ifndef PAIRS_AMX
 #define PAIRS_AMX 0
 #endif
+
+/* The order of rows; enum moecl_order of runtime/experts/variant.h has the same. */
+#define BY_GROUP 0u
+#define BY_CHOICE 1u
+#define ALONE 2u
+
+/* The types of x, as enum moecl_type has them. */
+#define TYPE_F32 0u
+#define TYPE_F16 1u
+#define TYPE_BF16 2u
+#define TYPE_NONE 3u
 
 #define PANEL_COLUMNS (16 * ITEM_VECTORS)
 #define BLOCK_ROWS (BLOCK_TILES * ITEM_ROWS)
@@ -138,25 +153,40 @@ __kernel void vector_map(__global const uint *offsets_memory, ulong offsets_offs
         set_block(map + 4 * block, 0, 0, 0);
 }
 
+struct block {
+    uint group, first, rows;
+};
+
+/* A choice that is no expert becomes a group that no product has. */
+inline struct block block_at(__global const uint *map, uint order, uint i)
+{
+    struct block block;
+    block.group = order == BY_GROUP ? map[4 * i] : order == BY_CHOICE ? map[i] : 0;
+    block.first = order == BY_GROUP ? map[4 * i + 1] : i;
+    block.rows = order == BY_GROUP ? map[4 * i + 2] : 1;
+    return block;
+}
+
 /* Gathers the rows of A: work-item (c, block) brings chunk c of a block's rows. Row r of the product is row
  * assignments[r] / divisor of x, or row r itself where divisor is 0; where `weighted`, times
- * row_weights[assignments[r]], or row_weights[r]. NaN or infinity in x raises the bits `flag`. */
+ * row_weights[assignments[r]], or row_weights[r]. One token's choice r is its own assignment. NaN or infinity in x
+ * raises the bits `flag`. */
 __kernel void vector_pack(__global const uchar *x_memory, ulong x_offset, __global const uint *assignments_memory,
                           ulong assignments_offset, uint divisor, uint weighted,
-                          __global const uchar *row_weights_memory, ulong row_weights_offset,
+                          __global const uchar *row_weights_memory, ulong row_weights_offset, uint order,
                           __global const uint *map_memory, ulong map_offset, uint depth, uint total_rows, uint bound,
                           __global uchar *packed_memory, ulong packed_offset, __global uint *flag_memory,
                           ulong flag_offset, uint flag)
 {
     __global const uint *assignments = VIEW(const uint, assignments);
-    const uint chunk = get_global_id(0), begin = chunk * DEPTH_STEPS, block = get_global_id(1);
-    if (begin >= depth || block >= bound)
+    const uint chunk = get_global_id(0), begin = chunk * DEPTH_STEPS;
+    if (begin >= depth || get_global_id(1) >= bound)
         return;
-    __global const uint *entry = VIEW(const uint, map) + 4 * block;
-    const uint first = entry[1], rows = entry[2], steps = min(depth - begin, (uint)DEPTH_STEPS);
+    const struct block block = block_at(VIEW(const uint, map), order, get_global_id(1));
+    const uint steps = min(depth - begin, (uint)DEPTH_STEPS);
     int16 wrong = (int16)(0);
-    for (uint row = first; row < first + rows; row++) {
-        const uint assignment = divisor ? assignments[row] : row;
+    for (uint row = block.first; row < block.first + block.rows; row++) {
+        const uint assignment = divisor && order == BY_GROUP ? assignments[row] : row;
         const uint source = divisor ? assignment / divisor : assignment;
         const float weight = weighted ? VIEW(const float, row_weights)[assignment] : 1.0f;
         __global const ELEMENT(ACTIVATION_TYPE) *from =
@@ -226,10 +256,7 @@ inline float16 add_last_product(float16 sum, __global const ushort *a, uint16 we
 #define factor_of(vector, round) (vector)
 #endif
 
-inline float16 add_products(float16 sum, __global const float *a, float16 weights)
-{
-    return sum + *a * weights;
-}
+#define add_products(sum, a, weights) ((sum) + *(a) * (weights)) /* `a` in whichever memory */
 #define add_last_product add_products
 #endif
 
@@ -316,8 +343,8 @@ inline void multiply_tile(__global const ushort *a, __global const ushort *b, ui
     }
 }
 #else
-/* Adds the products of a tile of ROWS rows and PANELS panels, `panel_size` apart, over the steps of a chunk to
- * sums [row][PANEL_COLUMNS], those of the second panel BOTH_ROWS rows behind those of the first. Loops over sums are
+/* Adds the products of a tile of ROWS rows, in MEMORY, and PANELS panels, `panel_size` apart, over the steps of a chunk
+ * to sums [row][PANEL_COLUMNS], those of the second panel BOTH_ROWS rows behind those of the first. Loops over sums are
  * unrolled, or these would not be registers, and go by rows: by vectors, compilers keep an element of every row for the
  * next vector and run out of registers. Low tiles, of both panels, take what they read at the rate at which it comes:
  * they fetch nothing ahead. */
@@ -337,8 +364,8 @@ inline void multiply_tile(__global const ushort *a, __global const ushort *b, ui
         FOR_EACH_ROW(r, ROWS) FOR_EACH_VECTOR(v, PANELS)                                                               \
         sum[r][v] = ADD(sum[r][v], a + r * DEPTH_STEPS + ROUND, weights[v]);                                           \
     }
-#define DEFINE_BODY(NAME, ROWS, PANELS)                                                                                \
-    inline void NAME(__global const ELEMENT(PACKED_TYPE) *a, __global const ELEMENT(WEIGHT_TYPE) *b, ulong panel_size, \
+#define DEFINE_BODY(NAME, MEMORY, ROWS, PANELS)                                                                        \
+    inline void NAME(MEMORY const ELEMENT(PACKED_TYPE) *a, __global const ELEMENT(WEIGHT_TYPE) *b, ulong panel_size,   \
                      uint steps, struct ahead ahead, float *sums)                                                      \
     {                                                                                                                  \
         float16 sum[ROWS][PANELS * ITEM_VECTORS];                                                                      \
@@ -379,10 +406,56 @@ inline void multiply_tile(__global const ushort *a, __global const ushort *b, ui
 #define FOR_EACH_LOW_HEIGHT(X) X(1) X(2) X(3) X(4)
 #endif
 
-#define DEFINE_SINGLE(rows) DEFINE_BODY(multiply_##rows, rows, 1)
-#define DEFINE_BOTH(rows) DEFINE_BODY(multiply_both_##rows, rows, 2)
+#define DEFINE_SINGLE(rows) DEFINE_BODY(multiply_##rows, __global, rows, 1)
+#define DEFINE_BOTH(rows) DEFINE_BODY(multiply_both_##rows, __global, rows, 2)
 FOR_EACH_HEIGHT(DEFINE_SINGLE)
 FOR_EACH_LOW_HEIGHT(DEFINE_BOTH)
+#endif
+
+#if !IN_PAIRS
+DEFINE_BODY(multiply_x, __private, 1, 1)
+DEFINE_BODY(multiply_both_x, __private, 1, 2)
+
+#define DEFINE_READ(TYPE)                                                                                              \
+    inline int read_##TYPE(__global const ELEMENT(TYPE) *from, uint count, float *to)                                  \
+    {                                                                                                                  \
+        int16 wrong = (int16)(0);                                                                                      \
+        uint k = 0;                                                                                                    \
+        for (; k + 16 <= count; k += 16) {                                                                             \
+            const float16 values = CALL(load16, TYPE)(from + k);                                                       \
+            wrong |= (as_int16(values) & 0x7f800000) == 0x7f800000;                                                    \
+            vstore16(values, 0, to + k);                                                                               \
+        }                                                                                                              \
+        for (; k < count; k++) {                                                                                       \
+            to[k] = CALL(load, TYPE)(from + k);                                                                        \
+            wrong.s0 |= is_finite(to[k]) ? 0 : -1;                                                                     \
+        }                                                                                                              \
+        return any(wrong);                                                                                             \
+    }
+DEFINE_READ(f32)
+DEFINE_READ(f16)
+DEFINE_READ(bf16)
+
+/* Adds the products of `steps` steps of x from `begin` on, of its type `x_type`, and one panel or both. Whether one of
+ * them is NaN or infinity. */
+inline int multiply_x_chunk(__global const uchar *x, uint x_type, uint begin, bool both,
+                            __global const ELEMENT(WEIGHT_TYPE) *b, ulong panel_size, uint steps, float *sums)
+{
+    float a[DEPTH_STEPS];
+    int wrong;
+    if (x_type == TYPE_BF16)
+        wrong = read_bf16((__global const ushort *)x + begin, steps, a);
+    else if (x_type == TYPE_F16)
+        wrong = read_f16((__global const ushort *)x + begin, steps, a);
+    else
+        wrong = read_f32((__global const float *)x + begin, steps, a);
+    struct ahead ahead = {(__global const uchar *)(b + steps * PANEL_COLUMNS), STEP_BYTES};
+    if (both)
+        multiply_both_x(a, b, panel_size, steps, ahead, sums);
+    else
+        multiply_x(a, b, panel_size, steps, ahead, sums);
+    return wrong;
+}
 #endif
 
 #define CASE_SINGLE(rows)                                                                                              \
@@ -428,19 +501,20 @@ inline void multiply_chunk(struct parts tiles, uint begin, uint stride, bool bot
     }
 }
 
+/* `packed` is A; or, of the type `x_type` and not TYPE_NONE, x's one row. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
-vector_multiply(__global const uchar *packed_memory, ulong packed_offset, __global const uchar *weights_memory,
-                ulong weights_offset, __global const uint *map_memory, ulong map_offset, uint total_rows, uint bound,
-                uint depth, uint width, uint panels, uint first_group, uint end_group, uint splits, uint biased,
-                __global const uchar *biases_memory, ulong biases_offset, uint form, __global float *output_memory,
-                ulong output_offset)
+vector_multiply(__global const uchar *packed_memory, ulong packed_offset, uint x_type,
+                __global const uchar *weights_memory, ulong weights_offset, uint order, __global const uint *map_memory,
+                ulong map_offset, uint total_rows, uint bound, uint depth, uint width, uint panels, uint first_group,
+                uint end_group, uint splits, uint biased, __global const uchar *biases_memory, ulong biases_offset,
+                uint form, __global float *output_memory, ulong output_offset, __global uint *flag_memory,
+                ulong flag_offset, uint flag)
 {
-    const uint block = bound - 1 - get_global_id(2);
     const uint first_panel = 2 * get_global_id(1), end_panel = min(first_panel + 2, panels);
     if (get_global_id(2) >= bound || first_panel >= panels)
         return;
-    __global const uint *entry = VIEW(const uint, map) + 4 * block;
-    const uint group = entry[0], first = entry[1], rows = entry[2];
+    const struct block block = block_at(VIEW(const uint, map), order, bound - 1 - get_global_id(2));
+    const uint group = block.group, first = block.first, rows = block.rows;
     const uint tile_count = (rows + ITEM_ROWS - 1) / ITEM_ROWS;
     if (get_global_id(0) >= tile_count || group < first_group || group >= end_group)
         return;
@@ -460,11 +534,23 @@ vector_multiply(__global const uchar *packed_memory, ulong packed_offset, __glob
         float sums[BLOCK_ROWS * PANEL_COLUMNS] __attribute__((aligned(64)));
         for (uint i = 0; i < (both ? 2 * BOTH_ROWS : rows) * ITEM_VECTORS; i++)
             vstore16((float16)(0.0f), i, sums);
-        for (uint begin = 0; begin < depth; begin += DEPTH_STEPS)
+        int wrong = 0;
+        for (uint begin = 0; begin < depth; begin += DEPTH_STEPS) {
+            __global const ELEMENT(WEIGHT_TYPE) *b_chunk = b + panel * panel_size + (ulong)begin * PANEL_COLUMNS;
+            const uint steps = min(depth - begin, (uint)DEPTH_STEPS);
+#if !IN_PAIRS
+            if (x_type != TYPE_NONE) {
+                wrong |=
+                    multiply_x_chunk(VIEW(const uchar, packed), x_type, begin, both, b_chunk, panel_size, steps, sums);
+                continue;
+            }
+#endif
             multiply_chunk(tiles, get_global_id(0), splits, both,
-                           a + (ulong)(begin / DEPTH_STEPS) * total_rows * DEPTH_STEPS,
-                           b + panel * panel_size + (ulong)begin * PANEL_COLUMNS, panel_size,
-                           min(depth - begin, (uint)DEPTH_STEPS), sums);
+                           a + (ulong)(begin / DEPTH_STEPS) * total_rows * DEPTH_STEPS, b_chunk, panel_size, steps,
+                           sums);
+        }
+        if (wrong && flag)
+            atomic_or(VIEW(uint, flag), flag);
 #if PAIRS_AMX
         TILE_RELEASE();
 #endif

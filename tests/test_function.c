@@ -272,9 +272,16 @@ static void check_chain(moecl_context *context, const struct product *up, const 
                                     .divisor = rows->divisor,
                                     .row_weights = rows->device_weights.buffer,
                                     .packed = x.buffer};
-    const struct moecl_multiply multiply = {up->packed, x.buffer, MOECL_FORM_ACTIVATED_PACKED, h.buffer,
-                                            scratch.buffer};
-    const struct moecl_multiply next = {down->packed, h.buffer, MOECL_FORM_ROWS, z.buffer, scratch.buffer};
+    const struct moecl_multiply multiply = {.matrices = up->packed,
+                                            .packed = x.buffer,
+                                            .form = MOECL_FORM_ACTIVATED_PACKED,
+                                            .output = h.buffer,
+                                            .scratch = scratch.buffer};
+    const struct moecl_multiply next = {.matrices = down->packed,
+                                        .packed = h.buffer,
+                                        .form = MOECL_FORM_ROWS,
+                                        .output = z.buffer,
+                                        .scratch = scratch.buffer};
     struct moecl_chain chain;
     ASSERT_OK(context, moecl_chain_begin(&chain, context, 0, NULL));
     ASSERT_OK(context, variant->group(gemm, &chain, grouping));

@@ -51,8 +51,7 @@ static void for_each_case(void **state, void (*check)(struct fixture *, uint64_t
     for (size_t number = 0; number < random_cases(); number++) {
         uint64_t seed = first + number, numbers = seed;
         moecl_layer_options options = random_options(&numbers, number);
-        struct fixture fixture =
-            fixture_make(*state, &options, random_between(&numbers, 0, small_sizes() ? 9 : 70), seed);
+        struct fixture fixture = fixture_make(*state, &options, random_tokens(&numbers, small_sizes() ? 9 : 70), seed);
         check(&fixture, seed);
         fixture_free(&fixture);
     }
@@ -214,6 +213,47 @@ static void chunks_agree(void **state)
     for_each_case(state, check_chunks);
 }
 
+/* Token `token` of x by itself gives its row of `expected`, the outputs of all. `routing` may be where all tokens'
+ * lies. */
+static void check_token(const struct fixture *fixture, size_t token, moecl_routing routing, const char *expected)
+{
+    const moecl_layer_options *options = &fixture->host.options;
+    const size_t row_bytes = options->hidden * moecl_type_size(options->activations);
+    const bool given = routing.ids.memory != NULL;
+    struct fixture alone = *fixture;
+    alone.tokens = 1;
+    alone.outputs = options->hidden;
+    alone.x.buffer.offset += token * row_bytes;
+    alone.y = array_make(fixture->context, row_bytes, NULL);
+    routing.ids.offset += token * options->top_k * sizeof(int32_t);
+    routing.weights.offset += token * options->top_k * sizeof(float);
+    void *bits = forward(&alone, alone.layer, given ? routing : (moecl_routing){0}, given);
+    assert_same(&alone, bits, expected + token * row_bytes);
+    free(bits);
+    array_release(&alone.y);
+}
+
+static void check_alone(struct fixture *fixture, uint64_t seed)
+{
+    struct array ids = array_make(fixture->context, fixture->routings * sizeof(int32_t), NULL);
+    struct array weights = array_make(fixture->context, fixture->routings * sizeof(float), NULL);
+    const moecl_routing routing = {ids.buffer, weights.buffer};
+    char *together = forward(fixture, fixture->layer, routing, false);
+    for (size_t i = 0; i < 3 && fixture->tokens > 0; i++) {
+        const size_t token = random_between(&seed, 0, fixture->tokens - 1);
+        check_token(fixture, token, routing, together);
+        check_token(fixture, token, (moecl_routing){0}, together);
+    }
+    free(together);
+    array_release(&ids);
+    array_release(&weights);
+}
+
+static void a_token_alone_gives_the_same_bits(void **state)
+{
+    for_each_case(state, check_alone);
+}
+
 /* A token's output does not depend on the other tokens, wherever NaN there may be; the flag tells. */
 static void check_not_finite(struct fixture *fixture, uint64_t seed)
 {
@@ -363,6 +403,7 @@ int main(void)
         cmocka_unit_test(agrees_with_the_reference),
         cmocka_unit_test(takes_a_given_routing),
         cmocka_unit_test(chunks_agree),
+        cmocka_unit_test(a_token_alone_gives_the_same_bits),
         cmocka_unit_test(tells_what_is_not_finite),
         cmocka_unit_test(a_hundred_runs_give_the_same_bits),
         cmocka_unit_test(extreme_shapes),

@@ -10,6 +10,7 @@
 #include "../tools/grammar.h"
 #include "../tools/weights.h"
 #include "device.h"
+#include "layers.h"
 #include "random.h"
 
 enum { CASES = 1000, CASES_SMALL = 60, CASES_EXPERTS = 40, CASES_EXPERTS_SMALL = 6 };
@@ -51,7 +52,7 @@ static moecl_verify_report verify(moecl_context *context, const struct fixture *
 }
 
 /* What a case is, for who has to repeat it. */
-static void print_case(const struct fixture *fixture, uint64_t seed)
+static void print_fixture(const struct fixture *fixture, uint64_t seed)
 {
     char router[GRAMMAR_TEXT], function[GRAMMAR_TEXT], surroundings[GRAMMAR_TEXT];
     const moecl_layer_options *options = &fixture->options;
@@ -68,7 +69,7 @@ static void check(moecl_context *context, const struct fixture *fixture, moecl_v
     moecl_verify_report report = verify(context, fixture, method, seed);
     *near_ties += report.near_ties;
     if (!report.passed) {
-        print_case(fixture, seed);
+        print_fixture(fixture, seed);
         fail_msg("%zu mismatches; %.3g of %.3g allowed%s: %s", report.id_mismatches, report.max_error, report.tolerance,
                  report.deterministic ? "" : "; other bits the second time", report.worst);
     }
@@ -93,7 +94,7 @@ static void routers(void **state)
         fixture.options.function = (moecl_expert_function){.activation = MOECL_ACTIVATION_SILU};
         fixture.options.shared_function = fixture.options.function;
         fixture.options.weights = fixture.options.activations = MOECL_F32;
-        fixture_make(*state, &fixture, random_between(&numbers, 0, small_sizes() ? 9 : 30), seed);
+        fixture_make(*state, &fixture, random_tokens(&numbers, small_sizes() ? 9 : 30), seed);
         check(*state, &fixture, MOECL_VERIFY_FULL, seed, &near_ties);
         if (seed % 4 == 0)
             check(*state, &fixture, MOECL_VERIFY_PROJECT, seed, &near_ties);
@@ -114,7 +115,7 @@ static void whole_layers(void **state)
         for (size_t v = 0; moecl_variant_name(v) != NULL; v++) {
             struct fixture fixture = {.options = descriptor_draw(seed, &limits[small_sizes()])};
             fixture.options.variant = moecl_variant_name(v);
-            fixture_make(*state, &fixture, random_between(&numbers, 0, small_sizes() ? 6 : 40), seed);
+            fixture_make(*state, &fixture, random_tokens(&numbers, small_sizes() ? 6 : 40), seed);
             check(*state, &fixture, MOECL_VERIFY_FULL, seed, &near_ties);
             check(*state, &fixture, MOECL_VERIFY_PROJECT, seed, &near_ties);
             fixture_free(&fixture);

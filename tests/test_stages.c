@@ -402,7 +402,7 @@ static struct combination random_combination(uint64_t seed)
     c.row = make(count, sizeof *c.row);
     c.ids = make(count, sizeof *c.ids);
     for (size_t a = 0; a < count; a++) {
-        c.ids[a] = (int32_t)random_between(&seed, 0, c.outputs + 1) - 1;
+        c.ids[a] = (int32_t)random_between(&seed, 0, c.outputs + 2) - 2;
         c.row[a] = random_between(&seed, 0, 4) == 0 ? -1 : (int32_t)random_between(&seed, 0, c.rows - 1);
     }
     return c;
@@ -422,7 +422,7 @@ static double combined(const struct combination *c, const double *x, size_t outp
     double sum = 0, routed = 1, shared = c->scale == 0 ? 1 : (double)c->scale;
     for (size_t a = t * c->top_k; a < (t + 1) * c->top_k; a++) {
         const double weight = c->has_weights ? (double)c->weights[a] : 1;
-        const int64_t row = c->has_rows ? c->row[a] : (int64_t)a;
+        const int64_t row = c->has_rows ? c->row[a] : c->has_ids && c->ids[a] < 0 ? -1 : (int64_t)a;
         if (c->has_ids && c->ids[a] >= (int64_t)c->experts)
             sum += (size_t)c->ids[a] < outputs ? weight * x[t * c->hidden + h] : 0;
         else if (row >= 0)
@@ -442,7 +442,7 @@ static double combined(const struct combination *c, const double *x, size_t outp
 }
 
 /* By the public call, where every id from E on is a zero expert; or by the layer's, where there are `outputs`. */
-static void enqueue_combine(moecl_context *context, const moecl_combine_call *call, size_t outputs)
+static void enqueue_combine(moecl_context *context, const moecl_combine_call *call, size_t outputs, moecl_buffer flag)
 {
     cl_kernel kernel;
     struct moecl_chain chain;
@@ -452,12 +452,24 @@ static void enqueue_combine(moecl_context *context, const moecl_combine_call *ca
     }
     ASSERT_OK(context, moecl_combine_kernel_create(context, call->output_type, call->x_type, &kernel));
     ASSERT_OK(context, moecl_chain_begin(&chain, context, 0, NULL));
-    ASSERT_OK(context, moecl_chain_end(&chain, moecl_combine_enqueue(kernel, &chain, call, outputs), NULL));
+    ASSERT_OK(context, moecl_chain_end(&chain, moecl_combine_enqueue(kernel, &chain, call, outputs, flag), NULL));
     clReleaseKernel(kernel);
+}
+
+/* Ids that are no expert's: who has no rows of a permutation is told of them. */
+static uint32_t flag_expected(const struct combination *c, size_t outputs)
+{
+    const bool by_choice = c->has_ids && !c->has_rows && outputs != SIZE_MAX;
+    for (size_t a = 0; by_choice && a < c->tokens * c->top_k; a++)
+        if (c->ids[a] < -1 || c->ids[a] >= (int64_t)outputs)
+            return MOECL_FLAG_BAD_EXPERT;
+    return 0;
 }
 
 static void check_combine(moecl_context *context, const struct combination *c, size_t outputs)
 {
+    const uint32_t zero = 0;
+    struct array flag = array_make(context, sizeof(zero), &zero);
     const size_t count = c->tokens * c->top_k, values = c->tokens * c->hidden;
     struct array z = array_of(context, MOECL_F32, c->z, c->rows * c->hidden);
     struct array weights = array_of(context, MOECL_F32, c->weights, count);
@@ -488,17 +500,20 @@ static void check_combine(moecl_context *context, const struct combination *c, s
                                      .y = y.buffer,
                                      .output_type = c->type};
     if (c->tokens > 0 || outputs == SIZE_MAX)
-        enqueue_combine(context, &call, outputs);
+        enqueue_combine(context, &call, outputs, flag.buffer);
     double *stored = array_doubles(context, x, c->x_type), *got = array_doubles(context, y, c->type);
     double *expected = make(values, sizeof *expected);
     for (size_t i = 0; i < values; i++)
         expected[i] = combined(c, stored, outputs, i / c->hidden, i % c->hidden);
     const double rounding[] = {[MOECL_F32] = 0, [MOECL_F16] = 0x1p-11, [MOECL_BF16] = 0x1p-8};
     ASSERT_CLOSE(got, expected, values, 1e-5 + rounding[c->type]);
+    uint32_t *raised = array_bytes(context, flag);
+    assert_int_equal(*raised, flag_expected(c, outputs));
+    free(raised);
     free(stored);
     free(got);
     free(expected);
-    struct array *arrays[] = {&z, &weights, &x, &bias, &shared, &logits, &rows, &ids, &y};
+    struct array *arrays[] = {&z, &weights, &x, &bias, &shared, &logits, &rows, &ids, &y, &flag};
     for (size_t i = 0; i < sizeof(arrays) / sizeof(arrays[0]); i++)
         array_release(arrays[i]);
 }

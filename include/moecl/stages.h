@@ -198,10 +198,10 @@ MOECL_API moecl_status moecl_grouped_gemm(moecl_matrices *matrices, const moecl_
 typedef struct moecl_combine_call {
     size_t tokens, top_k, hidden;
     moecl_buffer z;       /* f32 [rows, H], rows in expert order */
-    moecl_buffer rows;    /* i32 [T*k], of the permutation; memory NULL: row t*k+j */
+    moecl_buffer rows;    /* i32 [T*k], of the permutation; memory NULL: row t*k+j, none where ids has less than 0 */
     moecl_buffer weights; /* f32 [T,k]; memory NULL: 1 */
     size_t experts;       /* E */
-    moecl_buffer ids;     /* i32 [T,k]; memory NULL: there are no zero experts */
+    moecl_buffer ids;     /* i32 [T,k]; memory NULL: there are no zero experts nor unused choices */
     moecl_buffer x;       /* of zero experts: [T,H] of the type x_type */
     moecl_type x_type;
     moecl_buffer bias;   /* f32 [H]; memory NULL: none */

@@ -39,13 +39,22 @@ struct moecl_gemm {
     struct moecl_layout layout; /* the one it reads, with these values */
 };
 
-/* Rows sorted by group. */
+/* The order of rows. The values are those of cl/vector.cl. */
+enum moecl_order {
+    MOECL_ORDER_BY_GROUP = 0,  /* sorted by group, of any number of tokens */
+    MOECL_ORDER_BY_CHOICE = 1, /* one token's: row j is of group choices[j], and is not there if that is none */
+    MOECL_ORDER_ALONE = 2      /* one token's: the only row of the only group */
+};
+
+/* Which rows are of which group. */
 struct moecl_grouping {
     size_t groups;
-    size_t rows;          /* upper bound */
-    bool exact;           /* one group, of exactly `rows` rows: the host knows the offsets */
-    moecl_buffer offsets; /* u32 [groups+1] */
-    moecl_buffer map;     /* the variant's, map_bytes() of it */
+    size_t rows;            /* upper bound */
+    enum moecl_order order; /* BY_GROUP, or of a variant that takes one token */
+    moecl_buffer choices;   /* i32 [rows], BY_CHOICE */
+    bool exact;             /* one group, of exactly `rows` rows: the host knows the offsets */
+    moecl_buffer offsets;   /* u32 [groups+1], BY_GROUP */
+    moecl_buffer map;       /* the variant's, map_bytes() of it, BY_GROUP */
     /* of variants that need the counts on the host */
     cl_uint host_offsets[MOECL_MAX_EXPERTS + 1];
     size_t longest;  /* rows of the group that has most */
@@ -68,16 +77,22 @@ struct moecl_pack {
 
 struct moecl_multiply {
     const moecl_matrices *matrices;
-    moecl_buffer packed; /* in: the variant's input form, depth = matrices' K */
+    moecl_buffer packed; /* in: the variant's input form, depth = matrices' K; memory NULL: x is read */
     enum moecl_form form;
     moecl_buffer output;
     moecl_buffer scratch; /* scratch_bytes() of it */
+    /* In place of packed rows, where the variant takes one token and the product is not in pairs. */
+    moecl_buffer x; /* the token's K values of `type`, which all rows share */
+    moecl_type type;
+    moecl_buffer flag; /* u32: NaN or infinity in x raises the bits flag_bits */
+    cl_uint flag_bits;
 };
 
 struct moecl_variant {
     const char *name;
     struct moecl_parameter_space space;
     size_t largest_part; /* elements of weights that one buffer may hold; 0: as many as the device allows */
+    bool one_token;      /* its products take one token's rows as they come, and x that is not packed */
     bool (*suits)(const moecl_device_info *info); /* whether it is preferred on such a device; NULL: on every one */
     /* The values fitted to a device. */
     void (*fit)(const moecl_device_info *info, unsigned *values);

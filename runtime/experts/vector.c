@@ -17,6 +17,8 @@ enum parameter { ITEM_ROWS, ITEM_VECTORS, BLOCK_TILES, DEPTH_STEPS, PRODUCTS, PA
 /* How bf16 is multiplied by bf16. */
 enum products { FITTED, FLOATS, PAIRS, PAIRS_AVX512, PAIRS_AMX };
 
+enum { TYPE_NONE = MOECL_BF16 + 1 }; /* x is not read */
+
 static const struct moecl_parameter parameters[PARAMETER_COUNT] = {
     [ITEM_ROWS] = {"item_rows", "rows a tile has at most", {6, 8, 10, 12}, 4},
     [ITEM_VECTORS] = {"item_vectors", "16-column vectors a panel has", {1, 2}, 2},
@@ -64,6 +66,21 @@ static size_t block_rows(const struct moecl_gemm *gemm)
 static size_t block_bound(const struct moecl_gemm *gemm, size_t groups, size_t rows)
 {
     return moecl_divide_up(rows, block_rows(gemm)) + (groups < rows ? groups : rows);
+}
+
+/* One token's rows are blocks. */
+static size_t grouping_blocks(const struct moecl_gemm *gemm, const struct moecl_grouping *grouping)
+{
+    return grouping->order == MOECL_ORDER_BY_GROUP ? block_bound(gemm, grouping->groups, grouping->rows)
+                                                   : grouping->rows;
+}
+
+/* What kernels take for the map; of a row alone they do not look at it, so `other` will do. */
+static moecl_buffer grouping_map(const struct moecl_grouping *grouping, moecl_buffer other)
+{
+    return grouping->order == MOECL_ORDER_BY_GROUP    ? grouping->map
+           : grouping->order == MOECL_ORDER_BY_CHOICE ? grouping->choices
+                                                      : other;
 }
 
 static void destroy(struct moecl_gemm *gemm)
@@ -201,14 +218,15 @@ static moecl_status pack(struct moecl_gemm *gemm, struct moecl_chain *chain, con
                          const struct moecl_pack *pack)
 {
     const struct vector *vector = (const struct vector *)gemm;
-    const size_t bound = block_bound(gemm, grouping->groups, grouping->rows);
+    const size_t bound = grouping_blocks(gemm, grouping);
     const struct moecl_argument arguments[] = {
         ARGUMENT_BUFFER(pack->x),
-        ARGUMENT_BUFFER(pack->divisor ? pack->assignments : grouping->offsets),
+        ARGUMENT_BUFFER(pack->divisor ? pack->assignments : pack->x),
         ARGUMENT_U32(pack->divisor),
         ARGUMENT_U32(pack->row_weights.memory != NULL),
-        ARGUMENT_BUFFER(pack->row_weights.memory ? pack->row_weights : grouping->offsets),
-        ARGUMENT_BUFFER(grouping->map),
+        ARGUMENT_BUFFER(pack->row_weights.memory ? pack->row_weights : pack->x),
+        ARGUMENT_U32(grouping->order),
+        ARGUMENT_BUFFER(grouping_map(grouping, pack->x)),
         ARGUMENT_U32(pack->depth),
         ARGUMENT_U32(grouping->rows),
         ARGUMENT_U32(bound),
@@ -238,18 +256,22 @@ static moecl_status multiply(struct moecl_gemm *gemm, struct moecl_chain *chain,
     const moecl_matrices *matrices = multiply->matrices;
     const struct moecl_function_kernel *list = matrices->in_pairs ? vector->multiply_pairs : vector->multiply;
     cl_kernel kernel = moecl_function_kernel_find(list, &matrices->options);
-    const size_t bound = block_bound(gemm, grouping->groups, grouping->rows);
+    const size_t bound = grouping_blocks(gemm, grouping);
+    const bool reads_x = multiply->packed.memory == NULL;
+    const moecl_buffer input = reads_x ? multiply->x : multiply->packed;
     const size_t panels = moecl_layout_panels(&matrices->layout, &matrices->shape), items = moecl_divide_up(panels, 2);
-    const size_t splits = block_splits(gemm, grouping->rows, items);
+    const size_t splits = grouping->order == MOECL_ORDER_BY_GROUP ? block_splits(gemm, grouping->rows, items) : 1;
     const moecl_buffer biases = moecl_matrices_bias(matrices, 0);
     const size_t local[] = {1, 1, 1}, global[] = {splits, items, bound};
     moecl_status status = MOECL_OK;
     for (size_t i = 0; i < matrices->part_count; i++) {
         const struct moecl_part part = moecl_matrices_part(matrices, i);
         const struct moecl_argument arguments[] = {
-            ARGUMENT_BUFFER(multiply->packed),
+            ARGUMENT_BUFFER(input),
+            ARGUMENT_U32(reads_x ? (size_t)multiply->type : TYPE_NONE),
             ARGUMENT_BUFFER(part.buffer),
-            ARGUMENT_BUFFER(grouping->map),
+            ARGUMENT_U32(grouping->order),
+            ARGUMENT_BUFFER(grouping_map(grouping, input)),
             ARGUMENT_U32(grouping->rows),
             ARGUMENT_U32(bound),
             ARGUMENT_U32(matrices->options.in),
@@ -259,9 +281,11 @@ static moecl_status multiply(struct moecl_gemm *gemm, struct moecl_chain *chain,
             ARGUMENT_U32(part.end),
             ARGUMENT_U32(splits),
             ARGUMENT_U32(biases.memory != NULL),
-            ARGUMENT_BUFFER(biases.memory ? biases : grouping->map),
+            ARGUMENT_BUFFER(biases.memory ? biases : input),
             ARGUMENT_U32(multiply->form),
             ARGUMENT_BUFFER(multiply->output),
+            ARGUMENT_BUFFER(reads_x ? multiply->flag : multiply->output),
+            ARGUMENT_U32(reads_x ? multiply->flag_bits : 0),
         };
         TRY(moecl_launch(chain, kernel, 3, global, local, arguments, sizeof(arguments) / sizeof(arguments[0])));
     }
@@ -271,6 +295,7 @@ out:
 
 const struct moecl_variant moecl_variant_vector = {
     .name = "vector",
+    .one_token = true,
     .space = {parameters, PARAMETER_COUNT, constraints, sizeof(constraints) / sizeof(constraints[0])},
     .suits = suits,
     .fit = fit,

@@ -30,9 +30,15 @@ struct moecl_chunk {
 struct moecl_chunk moecl_chunk_at(const struct moecl_pass *pass, size_t first);
 moecl_buffer moecl_chunk_region(const struct moecl_chunk *chunk, enum moecl_region name);
 
+/* Whether the chunk is one token whose rows the variant takes as they come: nothing is sorted. */
+bool moecl_chunk_is_token(const struct moecl_chunk *chunk);
+
 /* A product of a layer's part, over rows of `grouping` in the variant's input form. */
 moecl_status moecl_chunk_multiply(const struct moecl_chunk *chunk, const struct moecl_grouping *grouping,
                                   moecl_layer_part part, enum moecl_form form, enum moecl_region from, moecl_buffer to);
+/* The same of x: its rows as the route stage has packed them, by the grouping `all`; or one token as it is. */
+moecl_status moecl_chunk_multiply_x(const struct moecl_chunk *chunk, const struct moecl_grouping *grouping,
+                                    moecl_layer_part part, enum moecl_form form, moecl_buffer to);
 /* Rows of `depth` values in the variant's input form; `divisor` 0: row r is row r. `row_weights`: memory NULL for none.
  */
 moecl_status moecl_chunk_pack(const struct moecl_chunk *chunk, const struct moecl_grouping *grouping, moecl_buffer rows,

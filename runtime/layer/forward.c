@@ -22,12 +22,36 @@ moecl_buffer moecl_chunk_region(const struct moecl_chunk *chunk, enum moecl_regi
     return chunk->layer->workspace.region[name];
 }
 
+bool moecl_chunk_is_token(const struct moecl_chunk *chunk)
+{
+    return chunk->tokens == 1 && chunk->layer->gemm->variant->one_token;
+}
+
 moecl_status moecl_chunk_multiply(const struct moecl_chunk *chunk, const struct moecl_grouping *grouping,
                                   moecl_layer_part part, enum moecl_form form, enum moecl_region from, moecl_buffer to)
 {
     struct moecl_gemm *gemm = chunk->layer->gemm;
-    const struct moecl_multiply call = {chunk->layer->parts[part], moecl_chunk_region(chunk, from), form, to,
-                                        moecl_chunk_region(chunk, MOECL_REGION_SCRATCH)};
+    const struct moecl_multiply call = {.matrices = chunk->layer->parts[part],
+                                        .packed = moecl_chunk_region(chunk, from),
+                                        .form = form,
+                                        .output = to,
+                                        .scratch = moecl_chunk_region(chunk, MOECL_REGION_SCRATCH)};
+    return gemm->variant->multiply(gemm, chunk->chain, grouping, &call);
+}
+
+moecl_status moecl_chunk_multiply_x(const struct moecl_chunk *chunk, const struct moecl_grouping *grouping,
+                                    moecl_layer_part part, enum moecl_form form, moecl_buffer to)
+{
+    struct moecl_gemm *gemm = chunk->layer->gemm;
+    const struct moecl_multiply call = {.matrices = chunk->layer->parts[part],
+                                        .form = form,
+                                        .output = to,
+                                        .x = chunk->x,
+                                        .type = chunk->layer->options.activations,
+                                        .flag = {chunk->layer->flag, 0},
+                                        .flag_bits = MOECL_FLAG_NOT_FINITE};
+    if (!moecl_chunk_is_token(chunk))
+        return moecl_chunk_multiply(chunk, grouping, part, form, MOECL_REGION_ALL_PACKED, to);
     return gemm->variant->multiply(gemm, chunk->chain, grouping, &call);
 }
 
@@ -59,7 +83,14 @@ static moecl_status permute(const struct moecl_chunk *chunk)
     struct moecl_grouping *experts = &layer->experts;
     moecl_status status = MOECL_OK;
     experts->groups = options->experts;
+    experts->order = MOECL_ORDER_BY_GROUP;
     experts->rows = moecl_layer_most_rows(options, chunk->pass->forward->tokens, chunk->tokens);
+    if (moecl_chunk_is_token(chunk)) {
+        experts->order = MOECL_ORDER_BY_CHOICE;
+        experts->rows = moecl_layer_slots(options);
+        experts->choices = chunk->routing.ids;
+        goto out;
+    }
     experts->offsets = moecl_chunk_region(chunk, MOECL_REGION_OFFSETS);
     experts->map = moecl_chunk_region(chunk, MOECL_REGION_MAP);
     const struct moecl_permute_call call = {
@@ -86,8 +117,8 @@ static moecl_status make_expert_input(const struct moecl_chunk *chunk)
     const struct moecl_layer *layer = chunk->layer;
     const moecl_layer_options *options = &layer->options;
     if (options->latent)
-        return moecl_chunk_multiply(chunk, &layer->all, MOECL_PART_LATENT_DOWN, MOECL_FORM_ROWS,
-                                    MOECL_REGION_ALL_PACKED, moecl_chunk_region(chunk, MOECL_REGION_EXPERT_INPUT));
+        return moecl_chunk_multiply_x(chunk, &layer->all, MOECL_PART_LATENT_DOWN, MOECL_FORM_ROWS,
+                                      moecl_chunk_region(chunk, MOECL_REGION_EXPERT_INPUT));
     const struct moecl_input_call call = {
         .options = &options->expert_input,
         .tokens = chunk->tokens,
@@ -99,12 +130,27 @@ static moecl_status make_expert_input(const struct moecl_chunk *chunk)
     return moecl_input_enqueue(layer->expert_input, chunk->chain, &call);
 }
 
+static bool has_expert_input(const struct moecl_chunk *chunk)
+{
+    const moecl_layer_options *options = &chunk->layer->options;
+    return options->latent || options->expert_input.normalised;
+}
+
+/* Whether the gate-up product reads x as it is, so that there is nothing to gather. */
+static bool experts_read_x(const struct moecl_chunk *chunk)
+{
+    return moecl_chunk_is_token(chunk) && !has_expert_input(chunk) && !chunk->layer->options.router.weight_on_input &&
+           !chunk->layer->parts[MOECL_PART_GATE_UP]->in_pairs;
+}
+
 static moecl_status gather(const struct moecl_chunk *chunk)
 {
     const struct moecl_layer *layer = chunk->layer;
     const moecl_layer_options *options = &layer->options;
-    const bool own_input = options->latent || options->expert_input.normalised;
+    const bool own_input = has_expert_input(chunk);
     moecl_status status = MOECL_OK;
+    if (experts_read_x(chunk))
+        goto out;
     if (own_input)
         TRY(make_expert_input(chunk));
     TRY(moecl_chunk_pack(
@@ -117,8 +163,12 @@ out:
 
 static moecl_status gate_up(const struct moecl_chunk *chunk)
 {
+    const moecl_buffer activated = moecl_chunk_region(chunk, MOECL_REGION_ACTIVATED);
+    if (experts_read_x(chunk))
+        return moecl_chunk_multiply_x(chunk, &chunk->layer->experts, MOECL_PART_GATE_UP, MOECL_FORM_ACTIVATED_PACKED,
+                                      activated);
     return moecl_chunk_multiply(chunk, &chunk->layer->experts, MOECL_PART_GATE_UP, MOECL_FORM_ACTIVATED_PACKED,
-                                MOECL_REGION_PACKED, moecl_chunk_region(chunk, MOECL_REGION_ACTIVATED));
+                                MOECL_REGION_PACKED, activated);
 }
 
 /* z lies where x was: the gate-up product was the last to read it, and f32 rows are never larger. */
@@ -134,9 +184,13 @@ static moecl_status shared(const struct moecl_chunk *chunk)
     moecl_status status = MOECL_OK;
     if (!layer->options.shared_intermediate)
         goto out;
-    TRY(moecl_chunk_multiply(chunk, &layer->all, MOECL_PART_SHARED_GATE_UP, MOECL_FORM_ACTIVATED_PACKED,
-                             moecl_layer_shared_in_pairs(layer) ? MOECL_REGION_SHARED_PACKED : MOECL_REGION_ALL_PACKED,
-                             moecl_chunk_region(chunk, MOECL_REGION_SHARED_ACTIVATED)));
+    const moecl_buffer activated = moecl_chunk_region(chunk, MOECL_REGION_SHARED_ACTIVATED);
+    if (moecl_layer_shared_in_pairs(layer))
+        TRY(moecl_chunk_multiply(chunk, &layer->all, MOECL_PART_SHARED_GATE_UP, MOECL_FORM_ACTIVATED_PACKED,
+                                 MOECL_REGION_SHARED_PACKED, activated));
+    else
+        TRY(moecl_chunk_multiply_x(chunk, &layer->all, MOECL_PART_SHARED_GATE_UP, MOECL_FORM_ACTIVATED_PACKED,
+                                   activated));
     TRY(moecl_chunk_multiply(chunk, &layer->all, MOECL_PART_SHARED_DOWN, MOECL_FORM_ROWS, MOECL_REGION_SHARED_ACTIVATED,
                              moecl_chunk_region(chunk, MOECL_REGION_ALL_PACKED)));
 out:
@@ -147,18 +201,24 @@ out:
 static moecl_combine_call experts_sum(const struct moecl_chunk *chunk)
 {
     const moecl_layer_options *options = &chunk->layer->options;
+    const bool by_choice = chunk->layer->experts.order == MOECL_ORDER_BY_CHOICE;
     return (moecl_combine_call){
         .tokens = chunk->tokens,
         .top_k = moecl_layer_slots(options),
         .hidden = moecl_expert_width(options),
         .z = moecl_chunk_region(chunk, MOECL_REGION_PACKED),
-        .rows = moecl_chunk_region(chunk, MOECL_REGION_ROWS),
+        .rows = by_choice ? none : moecl_chunk_region(chunk, MOECL_REGION_ROWS),
         .weights = options->router.weight_on_input ? none : chunk->routing.weights,
         .experts = options->experts,
-        .ids = options->router.zero_experts ? chunk->routing.ids : none,
+        .ids = by_choice || options->router.zero_experts ? chunk->routing.ids : none,
         .x = chunk->x,
         .x_type = options->activations,
     };
+}
+
+static moecl_buffer flag_of(const struct moecl_chunk *chunk)
+{
+    return (moecl_buffer){chunk->layer->flag, 0};
 }
 
 /* The latent sum over the experts, brought back to H; *sum is then that of one row a token. */
@@ -170,7 +230,7 @@ static moecl_status leave_latent(const struct moecl_chunk *chunk, moecl_combine_
     moecl_status status = MOECL_OK;
     sum->y = moecl_chunk_region(chunk, MOECL_REGION_EXPERT_INPUT);
     sum->output_type = MOECL_F32;
-    TRY(moecl_combine_enqueue(layer->combine_latent, chunk->chain, sum, options->experts));
+    TRY(moecl_combine_enqueue(layer->combine_latent, chunk->chain, sum, options->experts, flag_of(chunk)));
     TRY(moecl_chunk_pack(chunk, &layer->all, sum->y, MOECL_F32, options->latent, 0, none, MOECL_REGION_LATENT_PACKED));
     TRY(moecl_chunk_multiply(chunk, &layer->all, MOECL_PART_LATENT_UP, MOECL_FORM_ROWS, MOECL_REGION_LATENT_PACKED,
                              output));
@@ -199,7 +259,7 @@ static moecl_status combine(const struct moecl_chunk *chunk)
     }
     call.y = chunk->y;
     call.output_type = options->activations;
-    TRY(moecl_combine_enqueue(layer->combine, chunk->chain, &call, moecl_router_outputs(options)));
+    TRY(moecl_combine_enqueue(layer->combine, chunk->chain, &call, moecl_router_outputs(options), flag_of(chunk)));
 out:
     return status;
 }

@@ -50,6 +50,9 @@ static moecl_status group_all(const struct moecl_chunk *chunk)
     all->groups = 1;
     all->rows = chunk->tokens;
     all->exact = true;
+    all->order = moecl_chunk_is_token(chunk) ? MOECL_ORDER_ALONE : MOECL_ORDER_BY_GROUP;
+    if (all->order == MOECL_ORDER_ALONE)
+        goto out;
     all->offsets = moecl_chunk_region(chunk, MOECL_REGION_ALL_OFFSETS);
     all->map = moecl_chunk_region(chunk, MOECL_REGION_ALL_MAP);
     TRY(moecl_launch_fill(chunk->chain, all->offsets, offsets, sizeof(offsets), sizeof(offsets)));
@@ -102,7 +105,7 @@ static moecl_status make_logits(const struct moecl_chunk *chunk, bool router)
     if (!router && !needs_x && !shared)
         goto out;
     TRY(group_all(chunk));
-    if (needs_x)
+    if (needs_x && !moecl_chunk_is_token(chunk))
         TRY(pack_x(chunk, MOECL_REGION_ALL_PACKED));
     if (shared_in_pairs)
         TRY(pack_x(chunk, MOECL_REGION_SHARED_PACKED));
@@ -112,11 +115,10 @@ static moecl_status make_logits(const struct moecl_chunk *chunk, bool router)
                                  moecl_chunk_logits(chunk)));
     }
     if (gated && own_input)
-        TRY(moecl_chunk_multiply(chunk, &layer->all, MOECL_PART_ROUTER, MOECL_FORM_ROWS, MOECL_REGION_ALL_PACKED,
-                                 moecl_chunk_region(chunk, MOECL_REGION_SHARED_LOGITS)));
+        TRY(moecl_chunk_multiply_x(chunk, &layer->all, MOECL_PART_ROUTER, MOECL_FORM_ROWS,
+                                   moecl_chunk_region(chunk, MOECL_REGION_SHARED_LOGITS)));
     if (!own_input && (router || gated))
-        TRY(moecl_chunk_multiply(chunk, &layer->all, MOECL_PART_ROUTER, MOECL_FORM_ROWS, MOECL_REGION_ALL_PACKED,
-                                 moecl_chunk_logits(chunk)));
+        TRY(moecl_chunk_multiply_x(chunk, &layer->all, MOECL_PART_ROUTER, MOECL_FORM_ROWS, moecl_chunk_logits(chunk)));
 out:
     return status;
 }

@@ -7,6 +7,7 @@
 #include "device/buffer.h"
 #include "device/memory.h"
 #include "device/program.h"
+#include "flag.h"
 
 enum { COLUMNS = 16 }; /* a work-item's, of cl/combine.cl */
 
@@ -20,13 +21,16 @@ moecl_status moecl_combine_kernel_create(struct moecl_context *context, moecl_ty
     return moecl_kernel_create(context, "combine.cl", options, "combine", kernel);
 }
 
+static const moecl_buffer none = {NULL, 0};
+
 /* `buffer`, and whether it is there; where it is not, the kernel gets `other` and does not look at it. */
 #define ARGUMENT_OPTIONAL(buffer, other)                                                                               \
     ARGUMENT_U32((buffer).memory != NULL), ARGUMENT_BUFFER((buffer).memory ? (buffer) : (other))
 
 moecl_status moecl_combine_enqueue(cl_kernel kernel, struct moecl_chain *chain, const moecl_combine_call *call,
-                                   size_t outputs)
+                                   size_t outputs, moecl_buffer flag)
 {
+    const bool by_choice = call->ids.memory && !call->rows.memory && flag.memory;
     const bool gated = call->shared_gate != MOECL_SHARED_GATE_NONE;
     const struct moecl_argument arguments[] = {
         ARGUMENT_U32(call->tokens),
@@ -46,6 +50,8 @@ moecl_status moecl_combine_enqueue(cl_kernel kernel, struct moecl_chain *chain, 
         ARGUMENT_BUFFER(gated ? call->shared_logits : call->z),
         ARGUMENT_U32(call->shared_stride),
         ARGUMENT_BUFFER(call->y),
+        ARGUMENT_BUFFER(by_choice ? flag : call->z),
+        ARGUMENT_U32(by_choice ? MOECL_FLAG_BAD_EXPERT : 0),
     };
     const size_t global[] = {moecl_divide_up(call->hidden, COLUMNS), call->tokens};
     return moecl_launch(chain, kernel, 2, global, NULL, arguments, sizeof(arguments) / sizeof(arguments[0]));
@@ -140,7 +146,7 @@ moecl_status moecl_combine(moecl_context *context, const moecl_combine_call *cal
     TRY(check_call(context, call));
     TRY(moecl_combine_kernel_create(context, call->output_type, call->ids.memory ? call->x_type : MOECL_F32, &kernel));
     TRY(moecl_chain_begin(&chain, context, num_events_in_wait_list, event_wait_list));
-    TRY(moecl_chain_end(&chain, moecl_combine_enqueue(kernel, &chain, call, INT32_MAX), event));
+    TRY(moecl_chain_end(&chain, moecl_combine_enqueue(kernel, &chain, call, INT32_MAX, none), event));
 out:
     if (kernel)
         clReleaseKernel(kernel);

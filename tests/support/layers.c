@@ -33,6 +33,12 @@ moecl_layer_options random_options(uint64_t *seed, size_t number)
     return options;
 }
 
+size_t random_tokens(uint64_t *seed, size_t most)
+{
+    const bool one = random_between(seed, 0, 3) == 0;
+    return one ? 1 : random_between(seed, 0, most);
+}
+
 void print_case(const moecl_layer_options *options, size_t tokens, uint64_t seed)
 {
     print_message(

@@ -9,6 +9,8 @@
 
 /* Random options of a small layer, for every variant and type in turn; `number` counts the cases. */
 moecl_layer_options random_options(uint64_t *seed, size_t number);
+/* 0 to `most`, and one in every fourth case: a layer takes one token in a way of its own. */
+size_t random_tokens(uint64_t *seed, size_t most);
 /* Says what a case is, so that a failure can be repeated. */
 void print_case(const moecl_layer_options *options, size_t tokens, uint64_t seed);
 
