@@ -29,9 +29,9 @@
  *   C            rows in expert order [rows,N], float; or in chunks as A is, to be the next product's A
  *   blocks       4 uint a block: expert, first row, rows (0: a surplus block), unused; no expert without rows has any
  *
- * One token needs no order and no blocks: row j is of the expert that is its choice j (BY_CHOICE, the map is ids), or
- * of the only one (ALONE), and a block of its own. A launch takes as long as a tenth of an expert, so such a product
- * may also read x itself, which all its rows share, in place of A.
+ * One token needs neither order nor blocks: row j is of the expert that is its choice j (BY_CHOICE, the map is ids), or
+ * of the only one (ALONE), and a block by itself. Its product may read x, which all its rows share, in place of A: each
+ * work-item converts it anew, which is nothing beside its weights, and a launch is saved.
  *
  * Launch: groups of one work-item; no local memory, no barrier. Work-item (s, q, block) multiplies tiles s, s + splits,
  * .. of a block by panels 2q and 2q + 1, chunk by chunk: a chunk of a panel stays in the first-level cache while the
