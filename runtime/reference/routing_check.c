@@ -448,15 +448,14 @@ static void check_weights(struct moecl_verification *verification, const struct 
     const struct moecl_reference_router *router = check->router;
     const size_t slots = router->slots, at = token * slots;
     const int32_t *ids = &check->ids[at];
+    const bool guessed = work->guessed[token]; /* then they only must be finite, and 0 where there is no choice */
     double *expected = &check->expected[at], *errors = &check->weight_errors[at];
     for (size_t j = 0; j < slots; j++) {
-        const double weight = work->guessed[token] ? (double)check->weights[at + j] : work->weights[at + j];
+        const double weight = guessed ? (double)check->weights[at + j] : work->weights[at + j];
         expected[j] = ids[j] >= 0 ? weight : 0;
-        errors[j] = ids[j] >= 0 ? work->errors[at + j] : 0;
+        errors[j] = ids[j] >= 0 && !guessed ? work->errors[at + j] : 0;
     }
-    if (work->guessed[token])
-        return;
-    if (moecl_reference_normalises_after(router)) {
+    if (!guessed && moecl_reference_normalises_after(router)) {
         moecl_bound_normalise(router, expected, errors);
         moecl_bound_scale(router, ids, expected, errors);
     }
