@@ -83,14 +83,11 @@ static moecl_status permute(const struct moecl_chunk *chunk)
     struct moecl_grouping *experts = &layer->experts;
     moecl_status status = MOECL_OK;
     experts->groups = options->experts;
-    experts->order = MOECL_ORDER_BY_GROUP;
     experts->rows = moecl_layer_most_rows(options, chunk->pass->forward->tokens, chunk->tokens);
-    if (moecl_chunk_is_token(chunk)) {
-        experts->order = MOECL_ORDER_BY_CHOICE;
-        experts->rows = moecl_layer_slots(options);
-        experts->choices = chunk->routing.ids;
+    experts->choices = chunk->routing.ids;
+    experts->order = moecl_chunk_is_token(chunk) ? MOECL_ORDER_BY_CHOICE : MOECL_ORDER_BY_GROUP;
+    if (experts->order == MOECL_ORDER_BY_CHOICE)
         goto out;
-    }
     experts->offsets = moecl_chunk_region(chunk, MOECL_REGION_OFFSETS);
     experts->map = moecl_chunk_region(chunk, MOECL_REGION_MAP);
     const struct moecl_permute_call call = {
