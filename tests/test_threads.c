@@ -5,6 +5,7 @@
 #define _GNU_SOURCE /* of sched.h, the sets of processors */
 #endif
 #include <dirent.h>
+#include <errno.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,11 +25,21 @@ struct seen {
     unsigned own;        /* processors that the calling thread may use now */
 };
 
-static unsigned count_processors(pid_t thread, cpu_set_t *processors)
+static unsigned count_own_processors(void)
 {
-    CPU_ZERO(processors);
-    assert_int_equal(sched_getaffinity(thread, sizeof(*processors), processors), 0);
-    return (unsigned)CPU_COUNT(processors);
+    cpu_set_t processors;
+    assert_int_equal(sched_getaffinity(0, sizeof(processors), &processors), 0);
+    return (unsigned)CPU_COUNT(&processors);
+}
+
+/* A thread may have ended since it was listed, as those that compile do: it is not bound. */
+static bool is_bound(pid_t thread, cpu_set_t *processors)
+{
+    if (sched_getaffinity(thread, sizeof(*processors), processors) != 0) {
+        assert_int_equal(errno, ESRCH);
+        return false;
+    }
+    return CPU_COUNT(processors) == 1;
 }
 
 static void look_at_threads(struct seen *seen)
@@ -38,8 +49,8 @@ static void look_at_threads(struct seen *seen)
     DIR *threads = opendir("/proc/self/task");
     assert_non_null(threads);
     for (const struct dirent *entry = readdir(threads); entry; entry = readdir(threads)) {
-        if (seen->processors == 1 || entry->d_name[0] == '.' ||
-            count_processors((pid_t)strtol(entry->d_name, NULL, 10), &processors) != 1)
+        const pid_t thread = (pid_t)strtol(entry->d_name, NULL, 10);
+        if (thread == 0 || seen->processors == 1 || !is_bound(thread, &processors))
             continue;
         cpu_set_t both;
         CPU_AND(&both, &taken, &processors);
@@ -60,8 +71,7 @@ static bool binds_by_itself(const struct seen *seen)
 static void open_and_look(struct seen *seen)
 {
     enum { TIMES = 10 };
-    cpu_set_t processors;
-    seen->processors = count_processors(0, &processors);
+    seen->processors = count_own_processors();
     for (size_t i = 0; i < TIMES; i++) {
         const unsigned before = seen->bound;
         moecl_context *context = open_context();
@@ -73,7 +83,7 @@ static void open_and_look(struct seen *seen)
         assert_true(seen->bound >= before);
         moecl_context_destroy(context);
     }
-    seen->own = count_processors(0, &processors);
+    seen->own = count_own_processors();
 }
 
 /* `affinity` NULL: POCL_AFFINITY is not set. */
