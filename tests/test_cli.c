@@ -481,6 +481,21 @@ static void test_experts_that_choose(void **state)
         free(paths[i]);
 }
 
+/* What a router does by chance is said, as all else that it does. */
+static void test_a_router_of_chance(void **state)
+{
+    (void)state;
+    static const char family[] = "{\"like\": \"qwen3_moe\", \"model_types\": \"chance\", \"options\": "
+                                 "{\"router\": {\"random_second\": true}}}";
+    scratch_write(directory, "family.json", family, sizeof(family) - 1);
+    char *path = scratch_path(directory, "family.json");
+    struct program_result result = CLI("inspect", tiny, "--family", path);
+    assert_int_equal(result.status, 0);
+    assert_non_null(strstr(result.output, "divided by their sum, those behind the first kept with twice their "));
+    program_result_free(&result);
+    free(path);
+}
+
 static size_t occurrences(const char *text, const char *part)
 {
     size_t count = 0;
@@ -723,6 +738,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_an_expectation_that_fails, make_directory, remove_directory),
         cmocka_unit_test_setup_teardown(test_a_routing_of_ones_own, make_directory, remove_directory),
         cmocka_unit_test_setup_teardown(test_experts_that_choose, make_directory, remove_directory),
+        cmocka_unit_test_setup_teardown(test_a_router_of_chance, make_directory, remove_directory),
         cmocka_unit_test(test_statistics_of_a_layer),
         cmocka_unit_test_setup_teardown(test_a_picture_of_the_model, make_directory, remove_directory),
         cmocka_unit_test_setup_teardown(test_no_picture_of_half_a_model, make_directory, remove_directory),

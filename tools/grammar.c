@@ -95,6 +95,8 @@ static void say_weight(char text[GRAMMAR_TEXT], const moecl_router *router)
         say(text, ", times each expert's scale");
     if (router->weight_on_input)
         say(text, ", on the experts' input");
+    if (router->random_second)
+        say(text, ", those behind the first kept with twice their weight's probability in training");
 }
 
 static void say_capacity(char text[GRAMMAR_TEXT], const moecl_capacity *capacity)
