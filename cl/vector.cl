@@ -213,18 +213,16 @@ __kernel void vector_pack(__global const uchar *x_memory, ulong x_offset, __glob
  * floats are multiplied by in two rounds, the first step's first. */
 #if PAIRS
 #define STEP 2
-#define WEIGHT_VECTOR uint16
 #define load_vector(from) vload16(0, (__global const uint *)(from))
 #else
 #define STEP 1
-#define WEIGHT_VECTOR float16
 #define load_vector CALL(load16, WEIGHT_TYPE)
 #endif
 
 #if IN_PAIRS
 #define ROUNDS 1
 #define FACTOR uint16
-#define factor_of(vector, round) (vector)
+#define load_factor(from, round) load_vector(from)
 
 /* sum + high half of a x high half of b + low x low, as vdpbf16ps has it. */
 inline float16 add_pairs(float16 sum, uint a, uint16 weights)
@@ -250,10 +248,17 @@ inline float16 add_last_product(float16 sum, __global const ushort *a, uint16 we
 #else
 #define ROUNDS STEP
 #define FACTOR float16
-#if PAIRS
-#define factor_of(vector, round) as_float16(round ? vector & 0xffff0000u : vector << 16)
+#if PAIRS && ITEM_VECTORS == 1 && defined(__x86_64__)
+/* The first step's weights lie in the lower halves of floats: read two bytes early, they lie in the upper ones, as the
+ * second step's do, and no instruction shifts them. x86 clears the lower halves while it reads. What lies before the
+ * first panel: layout.h, lead. Not for vectors as long as a cache line, of which every one would then lie in two. */
+typedef uint16 early_uint16 __attribute__((aligned(2)));
+#define load_factor(from, round)                                                                                       \
+    as_float16(*(__global const early_uint16 *)((from) - 1 + (round)) & 0xffff0000u)
+#elif PAIRS
+#define load_factor(from, round) as_float16((round) ? load_vector(from) & 0xffff0000u : load_vector(from) << 16)
 #else
-#define factor_of(vector, round) (vector)
+#define load_factor(from, round) load_vector(from)
 #endif
 
 #define add_products(sum, a, weights) ((sum) + *(a) * (weights)) /* `a` in whichever memory */
@@ -357,9 +362,7 @@ inline void multiply_tile(__global const ushort *a, __global const ushort *b, ui
         FACTOR weights[PANELS * ITEM_VECTORS];                                                                         \
         FOR_EACH_VECTOR(v, PANELS)                                                                                     \
         {                                                                                                              \
-            const WEIGHT_VECTOR vector =                                                                               \
-                load_vector(b + v / ITEM_VECTORS * panel_size + STEP * 16 * (v % ITEM_VECTORS));                       \
-            weights[v] = factor_of(vector, ROUND);                                                                     \
+            weights[v] = load_factor(b + v / ITEM_VECTORS * panel_size + STEP * 16 * (v % ITEM_VECTORS), ROUND);       \
         }                                                                                                              \
         FOR_EACH_ROW(r, ROWS) FOR_EACH_VECTOR(v, PANELS)                                                               \
         sum[r][v] = ADD(sum[r][v], a + r * DEPTH_STEPS + ROUND, weights[v]);                                           \
