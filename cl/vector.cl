@@ -29,9 +29,10 @@
  *   C            rows in expert order [rows,N], float; or in chunks as A is, to be the next product's A
  *   blocks       4 uint a block: expert, first row, rows (0: a surplus block), unused; no expert without rows has any
  *
- * One token needs neither order nor blocks: row j is of the expert that is its choice j (BY_CHOICE, the map is ids), or
- * of the only one (ALONE), and a block by itself. Its product may read x, which all its rows share, in place of A: each
- * work-item converts it anew, which is nothing beside its weights, and a launch is saved.
+ * Rows of the only group (ALONE) need no map, since every work-item can tell where a block of theirs begins. Nor do one
+ * token's rows (BY_CHOICE): row j is of the expert that is its choice j, the map is ids, and is a block by itself. Its
+ * product may read x, which all its rows share, in place of A: each work-item converts it anew, which is nothing beside
+ * its weights, and a launch is saved.
  *
  * Launch: groups of one work-item; no local memory, no barrier. Work-item (s, q, block) multiplies tiles s, s + splits,
  * .. of a block by panels 2q and 2q + 1, chunk by chunk: a chunk of a panel stays in the first-level cache while the
@@ -115,13 +116,42 @@ inline uint part_begin(struct parts parts, uint i)
     return (parts.height - 1) * i + min(i, parts.tall);
 }
 
+struct block {
+    uint group, first, rows;
+};
+
 /* One by one: Oclgrind takes a vector put together from variables and a constant for uninitialised. */
-inline void set_block(__global uint *entry, uint group, uint first_row, uint rows)
+inline void set_block(__global uint *entry, struct block block)
 {
-    entry[0] = group;
-    entry[1] = first_row;
-    entry[2] = rows;
+    entry[0] = block.group;
+    entry[1] = block.first;
+    entry[2] = block.rows;
     entry[3] = 0;
+}
+
+/* How a group's rows become blocks. */
+struct blocks {
+    struct parts tiles, blocks; /* rows cut into tiles, tiles into blocks */
+};
+
+inline struct blocks cut_group(uint rows)
+{
+    const uint tile_count = (rows + ITEM_ROWS - 1) / ITEM_ROWS;
+    struct blocks cuts;
+    cuts.tiles = cut(rows, tile_count);
+    cuts.blocks = cut(tile_count, (tile_count + BLOCK_TILES - 1) / BLOCK_TILES);
+    return cuts;
+}
+
+/* Block i of a group whose rows begin at `first`. */
+inline struct block block_of_group(struct blocks cuts, uint group, uint first, uint i)
+{
+    const uint begin = part_begin(cuts.tiles, part_begin(cuts.blocks, i));
+    struct block block;
+    block.group = group;
+    block.first = first + begin;
+    block.rows = part_begin(cuts.tiles, part_begin(cuts.blocks, i + 1)) - begin;
+    return block;
 }
 
 /* One work-item: writes the blocks of one expert after the other, then the surplus ones. That takes less than counting
@@ -134,36 +164,37 @@ __kernel void vector_map(__global const uint *offsets_memory, ulong offsets_offs
     __global uint *map = VIEW(uint, map);
     if (get_global_id(0) != 0)
         return;
-    uint block = 0, first = min(offsets[0], rows);
+    uint entry = 0, first = min(offsets[0], rows);
     for (uint group = 0; group < groups; group++) {
-        const uint end_row = min(offsets[group + 1], rows), count = end_row - first;
-        if (count > 0) {
-            const uint tile_count = (count + ITEM_ROWS - 1) / ITEM_ROWS;
-            const uint block_count = (tile_count + BLOCK_TILES - 1) / BLOCK_TILES;
-            const struct parts tiles = cut(count, tile_count), blocks = cut(tile_count, block_count);
-            for (uint i = 0; i < blocks.count && block < bound; i++, block++) {
-                const uint begin = part_begin(tiles, part_begin(blocks, i));
-                const uint end = part_begin(tiles, part_begin(blocks, i + 1));
-                set_block(map + 4 * block, group, first + begin, end - begin);
-            }
+        const uint end_row = min(offsets[group + 1], rows);
+        if (end_row > first) {
+            const struct blocks cuts = cut_group(end_row - first);
+            for (uint i = 0; i < cuts.blocks.count && entry < bound; i++, entry++)
+                set_block(map + 4 * entry, block_of_group(cuts, group, first, i));
         }
         first = end_row;
     }
-    for (; block < bound; block++)
-        set_block(map + 4 * block, 0, 0, 0);
+    const struct block surplus = {0, 0, 0};
+    for (; entry < bound; entry++)
+        set_block(map + 4 * entry, surplus);
 }
 
-struct block {
-    uint group, first, rows;
-};
-
-/* A choice that is no expert becomes a group that no product has. */
-inline struct block block_at(__global const uint *map, uint order, uint i)
+/* Block i of `rows` rows. A choice that is no expert becomes a group that no product has. */
+inline struct block block_at(__global const uint *map, uint order, uint rows, uint i)
 {
-    struct block block;
-    block.group = order == BY_GROUP ? map[4 * i] : order == BY_CHOICE ? map[i] : 0;
-    block.first = order == BY_GROUP ? map[4 * i + 1] : i;
-    block.rows = order == BY_GROUP ? map[4 * i + 2] : 1;
+    struct block block = {0, i, 1};
+    if (order == ALONE) {
+        const struct blocks cuts = cut_group(rows);
+        block.rows = 0;
+        if (i < cuts.blocks.count)
+            block = block_of_group(cuts, 0, 0, i);
+    } else if (order == BY_CHOICE) {
+        block.group = map[i];
+    } else {
+        block.group = map[4 * i];
+        block.first = map[4 * i + 1];
+        block.rows = map[4 * i + 2];
+    }
     return block;
 }
 
@@ -182,7 +213,7 @@ __kernel void vector_pack(__global const uchar *x_memory, ulong x_offset, __glob
     const uint chunk = get_global_id(0), begin = chunk * DEPTH_STEPS;
     if (begin >= depth || get_global_id(1) >= bound)
         return;
-    const struct block block = block_at(VIEW(const uint, map), order, get_global_id(1));
+    const struct block block = block_at(VIEW(const uint, map), order, total_rows, get_global_id(1));
     const uint steps = min(depth - begin, (uint)DEPTH_STEPS);
     int16 wrong = (int16)(0);
     for (uint row = block.first; row < block.first + block.rows; row++) {
@@ -516,7 +547,7 @@ vector_multiply(__global const uchar *packed_memory, ulong packed_offset, uint x
     const uint first_panel = 2 * get_global_id(1), end_panel = min(first_panel + 2, panels);
     if (get_global_id(2) >= bound || first_panel >= panels)
         return;
-    const struct block block = block_at(VIEW(const uint, map), order, bound - 1 - get_global_id(2));
+    const struct block block = block_at(VIEW(const uint, map), order, total_rows, bound - 1 - get_global_id(2));
     const uint group = block.group, first = block.first, rows = block.rows;
     const uint tile_count = (rows + ITEM_ROWS - 1) / ITEM_ROWS;
     if (get_global_id(0) >= tile_count || group < first_group || group >= end_group)

@@ -43,14 +43,14 @@ struct moecl_gemm {
 enum moecl_order {
     MOECL_ORDER_BY_GROUP = 0,  /* sorted by group, of any number of tokens */
     MOECL_ORDER_BY_CHOICE = 1, /* one token's: row j is of group choices[j], and is not there if that is none */
-    MOECL_ORDER_ALONE = 2      /* one token's: the only row of the only group */
+    MOECL_ORDER_ALONE = 2      /* all of the only group, exactly `rows` */
 };
 
 /* Which rows are of which group. */
 struct moecl_grouping {
     size_t groups;
     size_t rows;            /* upper bound */
-    enum moecl_order order; /* BY_GROUP, or of a variant that takes one token */
+    enum moecl_order order; /* BY_GROUP, or of a variant that takes any */
     moecl_buffer choices;   /* i32 [rows], BY_CHOICE */
     bool exact;             /* one group, of exactly `rows` rows: the host knows the offsets */
     moecl_buffer offsets;   /* u32 [groups+1], BY_GROUP */
@@ -81,7 +81,7 @@ struct moecl_multiply {
     enum moecl_form form;
     moecl_buffer output;
     moecl_buffer scratch; /* scratch_bytes() of it */
-    /* In place of packed rows, where the variant takes one token and the product is not in pairs. */
+    /* In place of packed rows, where the variant takes any order and the product is not in pairs. */
     moecl_buffer x; /* the token's K values of `type`, which all rows share */
     moecl_type type;
     moecl_buffer flag; /* u32: NaN or infinity in x raises the bits flag_bits */
@@ -92,7 +92,7 @@ struct moecl_variant {
     const char *name;
     struct moecl_parameter_space space;
     size_t largest_part; /* elements of weights that one buffer may hold; 0: as many as the device allows */
-    bool one_token;      /* its products take one token's rows as they come, and x that is not packed */
+    bool any_order;      /* its products take rows in any order, and one token's x that is not packed */
     bool (*suits)(const moecl_device_info *info); /* whether it is preferred on such a device; NULL: on every one */
     /* The values fitted to a device. */
     void (*fit)(const moecl_device_info *info, unsigned *values);

@@ -68,14 +68,15 @@ static size_t block_bound(const struct moecl_gemm *gemm, size_t groups, size_t r
     return moecl_divide_up(rows, block_rows(gemm)) + (groups < rows ? groups : rows);
 }
 
-/* One token's rows are blocks. */
+/* One token's rows are blocks; the only group's are not more than they must be. */
 static size_t grouping_blocks(const struct moecl_gemm *gemm, const struct moecl_grouping *grouping)
 {
-    return grouping->order == MOECL_ORDER_BY_GROUP ? block_bound(gemm, grouping->groups, grouping->rows)
-                                                   : grouping->rows;
+    return grouping->order == MOECL_ORDER_BY_GROUP    ? block_bound(gemm, grouping->groups, grouping->rows)
+           : grouping->order == MOECL_ORDER_BY_CHOICE ? grouping->rows
+                                                      : moecl_divide_up(grouping->rows, block_rows(gemm));
 }
 
-/* What kernels take for the map; of a row alone they do not look at it, so `other` will do. */
+/* What kernels take for the map; of the only group they do not look at it, so `other` will do. */
 static moecl_buffer grouping_map(const struct moecl_grouping *grouping, moecl_buffer other)
 {
     return grouping->order == MOECL_ORDER_BY_GROUP    ? grouping->map
@@ -260,7 +261,7 @@ static moecl_status multiply(struct moecl_gemm *gemm, struct moecl_chain *chain,
     const bool reads_x = multiply->packed.memory == NULL;
     const moecl_buffer input = reads_x ? multiply->x : multiply->packed;
     const size_t panels = moecl_layout_panels(&matrices->layout, &matrices->shape), items = moecl_divide_up(panels, 2);
-    const size_t splits = grouping->order == MOECL_ORDER_BY_GROUP ? block_splits(gemm, grouping->rows, items) : 1;
+    const size_t splits = grouping->order != MOECL_ORDER_BY_CHOICE ? block_splits(gemm, grouping->rows, items) : 1;
     const moecl_buffer biases = moecl_matrices_bias(matrices, 0);
     const size_t local[] = {1, 1, 1}, global[] = {splits, items, bound};
     moecl_status status = MOECL_OK;
@@ -295,7 +296,7 @@ out:
 
 const struct moecl_variant moecl_variant_vector = {
     .name = "vector",
-    .one_token = true,
+    .any_order = true,
     .space = {parameters, PARAMETER_COUNT, constraints, sizeof(constraints) / sizeof(constraints[0])},
     .suits = suits,
     .fit = fit,

@@ -24,7 +24,7 @@ moecl_buffer moecl_chunk_region(const struct moecl_chunk *chunk, enum moecl_regi
 
 bool moecl_chunk_is_token(const struct moecl_chunk *chunk)
 {
-    return chunk->tokens == 1 && chunk->layer->gemm->variant->one_token;
+    return chunk->tokens == 1 && chunk->layer->gemm->variant->any_order;
 }
 
 moecl_status moecl_chunk_multiply(const struct moecl_chunk *chunk, const struct moecl_grouping *grouping,

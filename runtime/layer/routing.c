@@ -50,7 +50,7 @@ static moecl_status group_all(const struct moecl_chunk *chunk)
     all->groups = 1;
     all->rows = chunk->tokens;
     all->exact = true;
-    all->order = moecl_chunk_is_token(chunk) ? MOECL_ORDER_ALONE : MOECL_ORDER_BY_GROUP;
+    all->order = layer->gemm->variant->any_order ? MOECL_ORDER_ALONE : MOECL_ORDER_BY_GROUP;
     if (all->order == MOECL_ORDER_ALONE)
         goto out;
     all->offsets = moecl_chunk_region(chunk, MOECL_REGION_ALL_OFFSETS);

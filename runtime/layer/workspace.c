@@ -57,8 +57,8 @@ static void region_bytes(const struct moecl_layer *layer, size_t tokens, size_t 
 
     for (size_t i = 0; i < MOECL_REGION_COUNT; i++)
         bytes[i] = 0;
-    bytes[MOECL_REGION_ALL_OFFSETS] = 2 * sizeof(cl_uint);
-    bytes[MOECL_REGION_ALL_MAP] = variant->map_bytes(gemm, 1, chunk);
+    bytes[MOECL_REGION_ALL_OFFSETS] = variant->any_order ? 0 : 2 * sizeof(cl_uint);
+    bytes[MOECL_REGION_ALL_MAP] = variant->any_order ? 0 : variant->map_bytes(gemm, 1, chunk);
     bytes[MOECL_REGION_ALL_PACKED] = variant->packed_bytes(gemm, 1, chunk, hidden);
     if (moecl_layer_shared_in_pairs(layer))
         bytes[MOECL_REGION_SHARED_PACKED] = variant->packed_bytes(gemm, 1, chunk, hidden);
