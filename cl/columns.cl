@@ -69,8 +69,8 @@ inline float16 load_biases(__global const float *biases, bool gated, uint width,
 
 /* Stores 16 columns of row `row` in the form asked for. `column` counts the panels' columns, gate and up alike; `width`
  * is N. Packed, the first of them lies at `packed`. Always inline: a call moves the vector through memory twice. */
-inline __attribute__((always_inline)) void store_columns(__global float *output, uint form, uint width, uint column, ulong row, ulong packed,
-                          ulong stride, float16 sum)
+inline __attribute__((always_inline)) void store_columns(__global float *output, uint form, uint width, uint column,
+                                                         ulong row, ulong packed, ulong stride, float16 sum)
 {
     float value[16]; /* and not sum.lo and sum.hi: Oclgrind takes an element of sum.hi for uninitialised */
     vstore16(sum, 0, value);

@@ -5,9 +5,8 @@
  * offsets[e] is known to the device alone. A gated product has two matrices an expert, gate and up. A product may have
  * biases, f32 [E][N], gated [E][2N] (gate's, then up's); what becomes of it then is activation.cl's business.
  *
- * An expert's rows are cut into as few tiles of at most ITEM_ROWS as there must be, evenly: 13 rows are tiles of 5, 4
- * and 4 and not of 6, 6 and 1, since a low tile leaves arithmetic units idle. Tiles are joined to as few blocks of at
- * most BLOCK_TILES, evenly too. Every height has a body of its own, so no tile pays for rows it has not.
+ * An expert's rows are cut into tiles of at most ITEM_ROWS, and these joined to blocks: blocks.cl, which stands in front
+ * of this file. Every height has a body of its own, so no tile pays for rows it has not.
  *
  * Layouts:
  *   A, chunks    DEPTH_STEPS steps of all rows, then as many of the next; behind K nothing is written nor read
@@ -27,12 +26,9 @@
  *                AVX512-BF16 or by AMX, which has tiles of up to 32 rows and no bodies of their own
  *
  *   C            rows in expert order [rows,N], float; or in chunks as A is, to be the next product's A
- *   blocks       4 uint a block: expert, first row, rows (0: a surplus block), unused; no expert without rows has any
  *
- * Rows of the only group (ALONE) need no map, since every work-item can tell where a block of theirs begins. Nor do one
- * token's rows (BY_CHOICE): row j is of the expert that is its choice j, the map is ids, and is a block by itself. Its
- * product may read x, which all its rows share, in place of A: each work-item converts it anew, which is nothing beside
- * its weights, and a launch is saved.
+ * One token's product may read x, which all its rows share, in place of A: each work-item converts it anew, which is
+ * nothing beside its weights, and a launch is saved.
  *
  * Launch: groups of one work-item; no local memory, no barrier. Work-item (s, q, block) multiplies tiles s, s + splits,
  * .. of a block by panels 2q and 2q + 1, chunk by chunk: a chunk of a panel stays in the first-level cache while the
@@ -51,14 +47,8 @@
 #ifndef ACTIVATION_TYPE
 #define ACTIVATION_TYPE f32
 #endif
-#ifndef ITEM_ROWS
-#define ITEM_ROWS 6
-#endif
 #ifndef ITEM_VECTORS
 #define ITEM_VECTORS 1
-#endif
-#ifndef BLOCK_TILES
-#define BLOCK_TILES 16
 #endif
 #ifndef DEPTH_STEPS
 #define DEPTH_STEPS 256
@@ -77,11 +67,6 @@
 #define PAIRS_AMX 0
 #endif
 
-/* The order of rows; enum moecl_order of runtime/experts/variant.h has the same. */
-#define BY_GROUP 0u
-#define BY_CHOICE 1u
-#define ALONE 2u
-
 /* The types of x, as enum moecl_type has them. */
 #define TYPE_F32 0u
 #define TYPE_F16 1u
@@ -95,108 +80,6 @@
 #else
 #define BOTH_ROWS (ITEM_ROWS / 3) /* a tile of at most that many rows, alone, multiplies two panels at once */
 #endif
-
-/* Rows cut evenly into parts: the first `tall` have `height` rows, the others one less. */
-struct parts {
-    uint count, height, tall;
-};
-
-inline struct parts cut(uint rows, uint count)
-{
-    struct parts parts;
-    parts.count = count;
-    parts.height = (rows + count - 1) / count;
-    parts.tall = count - (parts.height * count - rows); /* no remainder: Oclgrind knows no `freeze`, which it brings */
-    return parts;
-}
-
-/* Where part i begins. */
-inline uint part_begin(struct parts parts, uint i)
-{
-    return (parts.height - 1) * i + min(i, parts.tall);
-}
-
-struct block {
-    uint group, first, rows;
-};
-
-/* One by one: Oclgrind takes a vector put together from variables and a constant for uninitialised. */
-inline void set_block(__global uint *entry, struct block block)
-{
-    entry[0] = block.group;
-    entry[1] = block.first;
-    entry[2] = block.rows;
-    entry[3] = 0;
-}
-
-/* How a group's rows become blocks. */
-struct blocks {
-    struct parts tiles, blocks; /* rows cut into tiles, tiles into blocks */
-};
-
-inline struct blocks cut_group(uint rows)
-{
-    const uint tile_count = (rows + ITEM_ROWS - 1) / ITEM_ROWS;
-    struct blocks cuts;
-    cuts.tiles = cut(rows, tile_count);
-    cuts.blocks = cut(tile_count, (tile_count + BLOCK_TILES - 1) / BLOCK_TILES);
-    return cuts;
-}
-
-/* Block i of a group whose rows begin at `first`. */
-inline struct block block_of_group(struct blocks cuts, uint group, uint first, uint i)
-{
-    const uint begin = part_begin(cuts.tiles, part_begin(cuts.blocks, i));
-    struct block block;
-    block.group = group;
-    block.first = first + begin;
-    block.rows = part_begin(cuts.tiles, part_begin(cuts.blocks, i + 1)) - begin;
-    return block;
-}
-
-/* One work-item: writes the blocks of one expert after the other, then the surplus ones. That takes less than counting
- * the blocks of all experts before its own would take a work-item an expert. Rows from `rows` on are left out, whatever
- * the offsets say. */
-__kernel void vector_map(__global const uint *offsets_memory, ulong offsets_offset, uint groups, uint rows, uint bound,
-                         __global uint *map_memory, ulong map_offset)
-{
-    __global const uint *offsets = VIEW(const uint, offsets);
-    __global uint *map = VIEW(uint, map);
-    if (get_global_id(0) != 0)
-        return;
-    uint entry = 0, first = min(offsets[0], rows);
-    for (uint group = 0; group < groups; group++) {
-        const uint end_row = min(offsets[group + 1], rows);
-        if (end_row > first) {
-            const struct blocks cuts = cut_group(end_row - first);
-            for (uint i = 0; i < cuts.blocks.count && entry < bound; i++, entry++)
-                set_block(map + 4 * entry, block_of_group(cuts, group, first, i));
-        }
-        first = end_row;
-    }
-    const struct block surplus = {0, 0, 0};
-    for (; entry < bound; entry++)
-        set_block(map + 4 * entry, surplus);
-}
-
-/* Block i of `rows` rows. A choice that is no expert becomes a group that no product has. */
-inline struct block block_at(__global const uint *map, uint order, uint rows, uint i)
-{
-    struct block block = {0, i, 1};
-    if (order == ALONE) {
-        const struct blocks cuts = cut_group(rows);
-        block.rows = 0;
-        if (i < cuts.blocks.count)
-            block = block_of_group(cuts, 0, 0, i);
-    } else if (order == BY_CHOICE) {
-        block.group = map[i];
-    } else {
-        block.group = map[4 * i];
-        block.first = map[4 * i + 1];
-        block.rows = map[4 * i + 2];
-    }
-    return block;
-}
 
 /* Gathers the rows of A: work-item (c, block) brings chunk c of a block's rows. Row r of the product is row
  * assignments[r] / divisor of x, or row r itself where divisor is 0; where `weighted`, times
@@ -392,9 +275,7 @@ inline void multiply_tile(__global const ushort *a, __global const ushort *b, ui
     {                                                                                                                  \
         FACTOR weights[PANELS * ITEM_VECTORS];                                                                         \
         FOR_EACH_VECTOR(v, PANELS)                                                                                     \
-        {                                                                                                              \
-            weights[v] = load_factor(b + v / ITEM_VECTORS * panel_size + STEP * 16 * (v % ITEM_VECTORS), ROUND);       \
-        }                                                                                                              \
+        weights[v] = load_factor(b + v / ITEM_VECTORS * panel_size + STEP * 16 * (v % ITEM_VECTORS), ROUND);           \
         FOR_EACH_ROW(r, ROWS) FOR_EACH_VECTOR(v, PANELS)                                                               \
         sum[r][v] = ADD(sum[r][v], a + r * DEPTH_STEPS + ROUND, weights[v]);                                           \
     }

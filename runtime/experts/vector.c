@@ -108,6 +108,7 @@ static unsigned tile_rows(const struct moecl_gemm *gemm, bool in_pairs)
 static moecl_status create_kernel(const struct moecl_gemm *gemm, const char *name,
                                   const moecl_matrices_options *product, bool in_pairs, cl_kernel *kernel)
 {
+    static const char *const files = "activation.cl columns.cl amx.cl blocks.cl vector.cl";
     const moecl_expert_function function = moecl_function_of(product);
     const unsigned rows = tile_rows(gemm, in_pairs), tiles = (unsigned)moecl_divide_up(block_rows(gemm), rows);
     const unsigned products = in_pairs ? gemm->values[PRODUCTS] : FLOATS;
@@ -120,7 +121,7 @@ static moecl_status create_kernel(const struct moecl_gemm *gemm, const char *nam
              rows, gemm->values[ITEM_VECTORS], tiles, gemm->values[DEPTH_STEPS], moecl_type_name(product->weights),
              moecl_type_name(product->activations), moecl_type_name(in_pairs ? MOECL_BF16 : MOECL_F32),
              product->weights == MOECL_BF16, in_pairs, products == PAIRS_AVX512, products == PAIRS_AMX, specialised);
-    return moecl_kernel_create(gemm->context, "activation.cl columns.cl amx.cl vector.cl", options, name, kernel);
+    return moecl_kernel_create(gemm->context, files, options, name, kernel);
 }
 
 /* Finds what "what the device has" means, and refuses what it has not. Probing takes a second where nothing is cached
