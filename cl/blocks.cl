@@ -14,7 +14,8 @@
  * Rows of the only group (ALONE) need no map, since every work-item can tell where a block of theirs begins. Nor do one
  * token's rows (BY_CHOICE): row j is of the expert that is its choice j, the map is ids, and is a block by itself.
  *
- * Launch: vector_map by one work-item.
+ * Launch: vector_map by one work-item. Of the rows by group there are at most ceil(rows / rows a block) + min(E, rows)
+ * blocks, of an only group's ceil(rows / rows a block), of one token's a block a choice.
  *
  * Deterministic: integers, in order. */
 

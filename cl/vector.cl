@@ -33,9 +33,9 @@
  * Launch: groups of one work-item; no local memory, no barrier. Work-item (s, q, block) multiplies tiles s, s + splits,
  * .. of a block by panels 2q and 2q + 1, chunk by chunk: a chunk of a panel stays in the first-level cache while the
  * tiles go by. A tile of a row or two multiplies both panels at once: it has too few sums of its own to keep the
- * multipliers busy. `splits` is for products of few panels. The grid has the most blocks there can be, ceil(rows / rows
- * a block) + min(E, rows), the last block first: surplus work-items, which return, come before the others, so that what
- * OpenCL implementations do to end with all cores busy meets those that have work.
+ * multipliers busy. `splits` is for products of few panels. The grid has the most blocks there can be, the last block
+ * first: surplus work-items, which return, come before the others, so that what OpenCL implementations do to end with
+ * all cores busy meets those that have work.
  *
  * Deterministic: every element is the sum, in rising order, of the sums of its chunks, each one fp32 sum over k in
  * rising order (of a pair, the second step first; AMX: 16 pairs at a time, their first steps apart from their second

@@ -39,7 +39,7 @@ struct moecl_gemm {
     struct moecl_layout layout; /* the one it reads, with these values */
 };
 
-/* The order of rows. The values are those of cl/vector.cl. */
+/* The order of rows. The values are those of cl/blocks.cl. */
 enum moecl_order {
     MOECL_ORDER_BY_GROUP = 0,  /* sorted by group, of any number of tokens */
     MOECL_ORDER_BY_CHOICE = 1, /* one token's: row j is of group choices[j], and is not there if that is none */
