@@ -78,12 +78,23 @@ __kernel void multiply_pairs(ulong rounds, float factor_value, float term_value,
 #endif
 
 #if PAIRS_AMX
-/* Four products of tiles a round, 16384 operations each; of zeros, which take as long. results float16 [items]. */
+/* Four products of tiles a round, 16384 operations each. Of numbers of all mantissas and both signs: of zeros the unit
+ * uses less power, and runs at up to 1.25 times the rate that anybody's products get. results float16 [items]. */
 __kernel void multiply_pairs(ulong rounds, float factor_value, float term_value, __global float16 *results_memory,
                              ulong results_offset)
 {
     float sums[16] __attribute__((aligned(64)));
+    ushort factors[4 * TILE_ROWS * 2 * TILE_PAIRS] __attribute__((aligned(64)));
+    uint state = 1;
+    for (uint i = 0; i < sizeof(factors) / sizeof(*factors); i++) {
+        state = state * 1664525u + 1013904223u;
+        factors[i] = 0x3f00 | (state >> 16 & 0x807f);
+    }
     configure_tiles(2 * TILE_ROWS, TILE_PAIRS);
+    TILE_LOAD(4, factors, TILE_BYTES);
+    TILE_LOAD(5, factors + 2 * TILE_ROWS * TILE_PAIRS, TILE_BYTES);
+    TILE_LOAD(6, factors + 4 * TILE_ROWS * TILE_PAIRS, TILE_BYTES);
+    TILE_LOAD(7, factors + 6 * TILE_ROWS * TILE_PAIRS, TILE_BYTES);
     for (ulong i = 0; i < rounds; i++) {
         TILE_MULTIPLY(0, 4, 6);
         TILE_MULTIPLY(1, 4, 7);
