@@ -102,9 +102,13 @@ __kernel void combine(uint tokens, uint top_k, uint hidden, __global const float
         sum += load_columns(VIEW(const float, bias) + column, count);
     if (has_shared)
         sum += scale * load_columns(VIEW(const float, shared) + element, count);
+    __global ELEMENT(OUTPUT_TYPE) *y = VIEW(ELEMENT(OUTPUT_TYPE), y) + element;
+    if (count == COLUMNS) {
+        CALL(store16, OUTPUT_TYPE)(y, sum);
+        return;
+    }
     float value[COLUMNS];
     vstore16(sum, 0, value);
-    __global ELEMENT(OUTPUT_TYPE) *y = VIEW(ELEMENT(OUTPUT_TYPE), y) + element;
     for (uint c = 0; c < count; c++)
         CALL(store, OUTPUT_TYPE)(y + c, value[c]);
 }

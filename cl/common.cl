@@ -32,7 +32,10 @@ inline ushort to_bf16(float value)
 }
 
 /* load: one element.  load16: sixteen in a row.  store: one element.  store8, store16: so many in a row. `ELEMENT_type`
- * is what a pointer points to. */
+ * is what a pointer points to.
+ *
+ * store_float8 and the like are vstore8() and the like, which PoCL makes of stores of four elements: where kernels
+ * become the processor's code at once, one store. */
 #define ELEMENT_f32 float
 #define ELEMENT_f16 ushort
 #define ELEMENT_bf16 ushort
@@ -74,17 +77,40 @@ inline void store_bf16(__global ushort *to, float value)
 {
     *to = to_bf16(value);
 }
+#if defined(__x86_64__) || defined(__aarch64__)
+#define DEFINE_STORE(n, type)                                                                                          \
+    typedef type##n unaligned_##type##n __attribute__((aligned(2)));                                                   \
+    inline void store_##type##n(type##n values, __global type *to)                                                     \
+    {                                                                                                                  \
+        *(__global unaligned_##type##n *)to = values;                                                                  \
+    }
+#else
+#define DEFINE_STORE(n, type)                                                                                          \
+    inline void store_##type##n(type##n values, __global type *to)                                                     \
+    {                                                                                                                  \
+        vstore##n(values, 0, to);                                                                                      \
+    }
+#endif
+DEFINE_STORE(8, float)
+DEFINE_STORE(16, float)
+DEFINE_STORE(8, ushort)
+DEFINE_STORE(16, ushort)
+
 #define DEFINE_STORES(n)                                                                                               \
     inline void store##n##_f32(__global float *to, float##n values)                                                    \
     {                                                                                                                  \
-        vstore##n(values, 0, to);                                                                                      \
+        store_float##n(values, to);                                                                                    \
+    }                                                                                                                  \
+    inline void store##n##_f16(__global ushort *to, float##n values)                                                   \
+    {                                                                                                                  \
+        vstore_half##n##_rte(values, 0, (__global half *)to);                                                          \
     }                                                                                                                  \
     inline void store##n##_bf16(__global ushort *to, float##n values)                                                  \
     {                                                                                                                  \
         const uint##n bits = as_uint##n(values);                                                                       \
         const uint##n rounded = bits + 0x7fffu + ((bits >> 16) & 1u);                                                  \
         const int##n is_nan = (bits & 0x7fffffffu) > 0x7f800000u;                                                      \
-        vstore##n(convert_ushort##n((is_nan ? bits | 0x400000u : rounded) >> 16), 0, to);                              \
+        store_ushort##n(convert_ushort##n((is_nan ? bits | 0x400000u : rounded) >> 16), to);                           \
     }
 DEFINE_STORES(8)
 DEFINE_STORES(16)
