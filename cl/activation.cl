@@ -3,13 +3,21 @@
  *
  *     h = act(g) * (u + UP_OFFSET)        ungated: h = act(g), g being the only product
  *
- * Shapes: 8 columns of one row at a time. No kernels, so no launch. A program is specialised by
+ * Shapes: FUNCTION_WIDTH columns of one row at a time, 8 or 16: FLOATS. No kernels, so no launch. A program is
+ * specialised by
  *     ACTIVATION       SILU, GELU, GELU_TANH, RELU, RELU_SQUARED or IDENTITY
  *     CLAMP            NONE; BEFORE: g and u are clamped first; AFTER: act(g) and u are
  *     UNGATED          0 or 1
  *     ALPHA_BITS, LIMIT_BITS, UP_OFFSET_BITS       floats by their bits, which no locale changes
  *
  * Deterministic: elementwise. NaN stays NaN, so comparisons are written such that NaN fails them. */
+
+#ifndef FUNCTION_WIDTH
+#define FUNCTION_WIDTH 8
+#endif
+#define FLOATS PASTE_WIDTH(float, FUNCTION_WIDTH)
+#define PASTE_WIDTH(type, width) JOIN(type, width)
+#define JOIN(a, b) a##b
 
 #ifndef ACTIVATION
 #define ACTIVATION SILU
@@ -35,7 +43,7 @@
 #define CLAMPS_AFTER 2
 #define CLAMPS CALL(CLAMPS, CLAMP)
 
-inline float8 activate_SILU(float8 g)
+inline FLOATS activate_SILU(FLOATS g)
 {
 #if ALPHA_BITS == 0x3f800000u
     return g / (1.0f + exp(-g));
@@ -43,45 +51,45 @@ inline float8 activate_SILU(float8 g)
     return g / (1.0f + exp(-as_float(ALPHA_BITS) * g));
 #endif
 }
-inline float8 activate_GELU(float8 g)
+inline FLOATS activate_GELU(FLOATS g)
 {
     return 0.5f * g * (1.0f + erf(g * M_SQRT1_2_F));
 }
 /* (1 + tanh(v)) / 2 is 1 / (1 + exp(-2 v)); some tanh do not reach -1. */
-inline float8 activate_GELU_TANH(float8 g)
+inline FLOATS activate_GELU_TANH(FLOATS g)
 {
     return g / (1.0f + exp(-1.59576912f * (g + 0.044715f * g * g * g))); /* 2 sqrt(2 / pi) */
 }
-inline float8 activate_RELU(float8 g)
+inline FLOATS activate_RELU(FLOATS g)
 {
-    return select(g, (float8)(0.0f), g < 0.0f);
+    return select(g, (FLOATS)(0.0f), g < 0.0f);
 }
-inline float8 activate_RELU_SQUARED(float8 g)
+inline FLOATS activate_RELU_SQUARED(FLOATS g)
 {
-    const float8 positive = activate_RELU(g);
+    const FLOATS positive = activate_RELU(g);
     return positive * positive;
 }
-inline float8 activate_IDENTITY(float8 g)
+inline FLOATS activate_IDENTITY(FLOATS g)
 {
     return g;
 }
 
-inline float8 at_most(float8 value, float limit)
+inline FLOATS at_most(FLOATS value, float limit)
 {
-    return select(value, (float8)(limit), value > limit);
+    return select(value, (FLOATS)(limit), value > limit);
 }
-inline float8 at_least(float8 value, float limit)
+inline FLOATS at_least(FLOATS value, float limit)
 {
-    return select(value, (float8)(limit), value < limit);
+    return select(value, (FLOATS)(limit), value < limit);
 }
 
 /* act(g), clamped as CLAMP says. */
-inline float8 expert_activation(float8 g)
+inline FLOATS expert_activation(FLOATS g)
 {
 #if CLAMPS == CLAMPS_BEFORE
     g = at_most(g, as_float(LIMIT_BITS));
 #endif
-    float8 h = CALL(activate, ACTIVATION)(g);
+    FLOATS h = CALL(activate, ACTIVATION)(g);
 #if CLAMPS == CLAMPS_AFTER
     h = at_most(h, as_float(LIMIT_BITS));
 #endif
@@ -89,7 +97,7 @@ inline float8 expert_activation(float8 g)
 }
 
 /* h of a gated expert. */
-inline float8 expert_function(float8 g, float8 u)
+inline FLOATS expert_function(FLOATS g, FLOATS u)
 {
 #if CLAMPS != CLAMPS_NONE
     u = at_least(at_most(u, as_float(LIMIT_BITS)), -as_float(LIMIT_BITS));

@@ -1,18 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* blocks.cl - the blocks of rows that work-items of vector.cl, in front of which it stands, go by.
+/* blocks.cl - the blocks of rows that work-items of vector.cl, in front of which it stands, go by; and where the
+ * elements of A lie in them.
  *
  * Shapes: n_e = offsets[e+1] - offsets[e] rows of expert e, in expert order; offsets are known to the device alone.
  *
- * A group's (expert's) rows are cut into as few tiles of at most ITEM_ROWS as there must be, evenly: 13 rows are tiles of
- * 5, 4 and 4 and not of 6, 6 and 1, since a low tile leaves arithmetic units idle. Tiles are joined to as few blocks of
- * at most BLOCK_TILES, evenly too.
+ * A group's (expert's) rows are cut into as few tiles of at most ITEM_ROWS as there must be, evenly: 13 rows are tiles
+ * of 5, 4 and 4 and not of 6, 6 and 1, since a low tile leaves arithmetic units idle. Tiles are joined to as few blocks
+ * of at most BLOCK_TILES, evenly too.
  *
- * Layout: the map has 4 uint a block: expert, first row, rows (0: a surplus block), unused; no expert without rows has any
+ * Layout: the map has 4 uint a block: expert, first row, rows (0: a surplus block), unused; no expert without rows has
+ * any
  *
  *                [block 0: expert, first, rows, 0 | block 1: .. | .. | surplus: 0, 0, 0, 0 | ..]
  *
  * Rows of the only group (ALONE) need no map, since every work-item can tell where a block of theirs begins. Nor do one
  * token's rows (BY_CHOICE): row j is of the expert that is its choice j, the map is ids, and is a block by itself.
+ *
+ * A goes by chunks of DEPTH_STEPS steps of all rows: those of the first row of all, then those of the second. For AMX,
+ * a chunk's tiles follow each other, so that what one register takes lies together:
+ *
+ *                [tile 0: steps 0 to 31: r0: .. | r1: .. | ..; steps 32 to 63: r0: .. | ..; ..] [tile 1: ..]
+ *
+ * Behind K nothing is written nor read.
  *
  * Launch: vector_map by one work-item. Of the rows by group there are at most ceil(rows / rows a block) + min(E, rows)
  * blocks, of an only group's ceil(rows / rows a block), of one token's a block a choice.
@@ -25,6 +34,14 @@
 #ifndef BLOCK_TILES
 #define BLOCK_TILES 16
 #endif
+
+#ifndef DEPTH_STEPS
+#define DEPTH_STEPS 256
+#endif
+#ifndef PAIRS_AMX
+#define PAIRS_AMX 0
+#endif
+#define A_STEPS (PAIRS_AMX ? 32 : DEPTH_STEPS) /* steps of a row of A that lie together */
 
 /* The order of rows; enum moecl_order of runtime/experts/variant.h has the same. */
 #define BY_GROUP 0u
@@ -54,6 +71,28 @@ inline uint part_begin(struct parts parts, uint i)
 struct block {
     uint group, first, rows;
 };
+
+/* The tiles of a block, as this program has them: AMX's are higher than those that make the blocks. None of a surplus
+ * one's. */
+inline struct parts tiles_of(uint rows)
+{
+    const struct parts none = {0, 0, 0};
+    return rows ? cut(rows, (rows + ITEM_ROWS - 1) / ITEM_ROWS) : none;
+}
+
+inline uint tile_height(struct parts tiles, uint tile)
+{
+    return tiles.height - (tile >= tiles.tall);
+}
+
+/* Where in A step `step` of row `row` of a tile lies, that has `height` rows and begins at row `top` of `total_rows`.
+ * */
+inline ulong packed_element(uint total_rows, uint top, uint height, uint row, uint step)
+{
+    const uint chunk = step / DEPTH_STEPS, in_chunk = step % DEPTH_STEPS;
+    const ulong tile = ((ulong)chunk * total_rows + top) * DEPTH_STEPS;
+    return tile + ((ulong)(in_chunk / A_STEPS) * height + row) * A_STEPS + in_chunk % A_STEPS;
+}
 
 /* One by one: Oclgrind takes a vector put together from variables and a constant for uninitialised. */
 inline void set_block(__global uint *entry, struct block block)

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* columns.cl - 16 columns of one row of a product on their way out: biases, the expert's function, and the form of C;
+/* columns.cl - columns of one row of a product on their way out: biases, the expert's function, and the form of C;
  * stands behind activation.cl and in front of the variants that read weights in panels.
  *
- * Shapes: C [rows,N] in expert order. A vector holds 16 columns as panels have them: 16 columns of a plain product;
- * gated: 8 of gate and the 8 of up that belong to them. Columns past N are not stored. No kernels, so no launch.
+ * Shapes: C [rows,N] in expert order. Columns come in two vectors of FUNCTION_WIDTH: of a plain product, columns and
+ * those that follow; gated, columns of gate and the same ones of up. Columns past N are not stored. No kernels, so no
+ * launch.
  *
  * Forms of C:
  *   rows, activated rows, linear    the row's columns lie together
@@ -24,83 +25,123 @@
 #define FORM_ACTIVATED_PACKED 2u /* h of the expert's function      -> packed */
 #define FORM_LINEAR 3u           /* of two matrices, gate, then up  -> [rows, 2N] */
 
-/* Stores up to `count` of 8 values. */
-inline void store_row(__global float *to, uint count, float8 values)
+#define STORE_COLUMNS PASTE_WIDTH(store, FUNCTION_WIDTH)
+#define VSTORE PASTE_WIDTH(vstore, FUNCTION_WIDTH)
+#define VLOAD PASTE_WIDTH(vload, FUNCTION_WIDTH)
+#define FOR_EACH_COLUMN(c) _Pragma("unroll") for (uint c = 0; c < FUNCTION_WIDTH; c++)
+
+/* Where rows are more than a core's own cache holds, writing them past it saves reading what is overwritten. Only of
+ * whole cache lines, both vectors' together. */
+#if defined(__x86_64__)
+#define STREAM_BYTES (2ul << 20)
+#define stream(to, values) __builtin_nontemporal_store(values, (__global FLOATS *)(to))
+#define end_streams() __asm__ volatile("sfence" : : : "memory")
+#else
+#define STREAM_BYTES ULONG_MAX
+#define stream(to, values) ((void)(to))
+#define end_streams()
+#endif
+
+inline bool streams(uint form, ulong rows, uint width, __global const float *output)
 {
-    if (count >= 8) {
-        vstore8(values, 0, to);
-        return;
-    }
-    float value[8];
-    vstore8(values, 0, value);
-    _Pragma("unroll") for (uint c = 0; c < 8; c++) if (c < count) to[c] = value[c];
+    return form == FORM_ROWS && rows * width >= STREAM_BYTES / sizeof(float) && width % (2 * FUNCTION_WIDTH) == 0 &&
+           (ulong)output % (2 * FUNCTION_WIDTH * sizeof(float)) == 0;
 }
 
-/* Stores up to `count` of 8 values of the next product's A, `stride` apart, from element `at` on. */
-inline void store_packed(__global float *packed, ulong at, ulong stride, uint count, float8 values)
+/* Stores up to `count` values of a row. */
+inline void store_row(__global float *to, uint count, FLOATS values)
+{
+    if (count >= FUNCTION_WIDTH) {
+        CALL(STORE_COLUMNS, f32)(to, values);
+        return;
+    }
+    float value[FUNCTION_WIDTH];
+    VSTORE(values, 0, value);
+    FOR_EACH_COLUMN(c) if (c < count) to[c] = value[c];
+}
+
+/* Stores up to `count` values of the next product's A, `stride` apart, from element `at` on. */
+inline __attribute__((always_inline)) void store_packed(__global float *packed, ulong at, ulong stride, uint count,
+                                                        FLOATS values)
 {
     __global ELEMENT(PACKED_TYPE) *to = (__global ELEMENT(PACKED_TYPE) *)packed + at;
-    if (stride == 1 && count >= 8) {
-        CALL(store8, PACKED_TYPE)(to, values);
+    if (stride == 1 && count >= FUNCTION_WIDTH) {
+        CALL(STORE_COLUMNS, PACKED_TYPE)(to, values);
         return;
     }
-    float value[8];
-    vstore8(values, 0, value);
-    _Pragma("unroll") for (uint c = 0; c < 8; c++) if (c < count) CALL(store, PACKED_TYPE)(to + c * stride, value[c]);
+    float value[FUNCTION_WIDTH];
+    VSTORE(values, 0, value);
+    FOR_EACH_COLUMN(c) if (c < count) CALL(store, PACKED_TYPE)(to + c * stride, value[c]);
 }
 
-/* Up to `count` of 8 values from `from`, zeros behind them. */
-inline float8 load_some(__global const float *from, uint count)
+/* Two vectors of columns. */
+struct columns {
+    FLOATS low, high;
+};
+
+/* Where the columns of the second vector begin, counted in columns of C, if those of the first begin at `first`. */
+inline uint second_columns(bool gated, uint first)
 {
-    float value[8];
-    _Pragma("unroll") for (uint c = 0; c < 8; c++) value[c] = c < count ? from[c] : 0.0f;
-    return vload8(0, value);
+    return gated ? first : first + FUNCTION_WIDTH;
 }
 
-/* The biases of 16 columns of a panel, as columns lie there; `biases` are the expert's. */
-inline float16 load_biases(__global const float *biases, bool gated, uint width, uint column)
+/* Up to `count` values from `from`, zeros behind them. */
+inline FLOATS load_some(__global const float *from, uint count)
 {
-    const uint low = gated ? column / 2 : column, high = gated ? low : column + 8;
-    float value[16];
-    vstore8(load_some(biases + low, width - min(low, width)), 0, value);
-    vstore8(load_some(biases + (gated ? width : 0) + high, width - min(high, width)), 1, value);
-    return vload16(0, value);
+    float value[FUNCTION_WIDTH];
+    FOR_EACH_COLUMN(c) value[c] = c < count ? from[c] : 0.0f;
+    return VLOAD(0, value);
 }
 
-/* Stores 16 columns of row `row` in the form asked for. `column` counts the panels' columns, gate and up alike; `width`
- * is N. Packed, the first of them lies at `packed`. Always inline: a call moves the vector through memory twice. */
-inline __attribute__((always_inline)) void store_columns(__global float *output, uint form, uint width, uint column,
-                                                         ulong row, ulong packed, ulong stride, float16 sum)
+/* The biases of the columns from `first` on; `biases` are the expert's. */
+inline struct columns load_biases(__global const float *biases, bool gated, uint width, uint first)
 {
-    float value[16]; /* and not sum.lo and sum.hi: Oclgrind takes an element of sum.hi for uninitialised */
-    vstore16(sum, 0, value);
-    float8 low = vload8(0, value), high = vload8(1, value);
+    const uint second = second_columns(gated, first);
+    struct columns bias;
+    bias.low = load_some(biases + first, width - min(first, width));
+    bias.high = load_some(biases + (gated ? width : 0) + second, width - min(second, width));
+    return bias;
+}
+
+/* Stores the columns of row `row` from `first` on in the form asked for; `width` is N. Packed, the first of them lies
+ * at `packed`. `streamed`: streams(). Always inline: a call moves the vectors through memory twice. */
+inline __attribute__((always_inline)) void store_columns(__global float *output, uint form, uint width, uint first,
+                                                         ulong row, ulong packed, ulong stride, bool streamed,
+                                                         struct columns columns)
+{
+    FLOATS low = columns.low, high = columns.high;
+    const uint second = second_columns(form != FORM_ROWS && !UNGATED, first);
+    const uint count = width - min(first, width), second_count = width - min(second, width);
 #if UNGATED
     if (form != FORM_ROWS) {
         low = expert_activation(low);
         high = expert_activation(high);
     }
-    const uint second = column + 8;
     if (form == FORM_ACTIVATED_PACKED) {
-        store_packed(output, packed, stride, width - min(column, width), low);
-        store_packed(output, packed + 8 * stride, stride, width - min(second, width), high);
+        store_packed(output, packed, stride, count, low);
+        store_packed(output, packed + FUNCTION_WIDTH * stride, stride, second_count, high);
         return;
     }
 #else
-    if (form == FORM_ACTIVATED_PACKED || form == FORM_ACTIVATED_ROWS || form == FORM_LINEAR) {
-        const uint first = column / 2;
-        const uint count = width - min(first, width);
-        if (form == FORM_ACTIVATED_PACKED) {
-            store_packed(output, packed, stride, count, expert_function(low, high));
-        } else if (form == FORM_ACTIVATED_ROWS) {
-            store_row(output + row * width + first, count, expert_function(low, high));
-        } else {
-            store_row(output + row * 2 * width + first, count, low);
-            store_row(output + row * 2 * width + width + first, count, high);
-        }
+    if (form == FORM_ACTIVATED_PACKED) {
+        store_packed(output, packed, stride, count, expert_function(low, high));
+        return;
+    }
+    if (form == FORM_ACTIVATED_ROWS) {
+        store_row(output + row * width + first, count, expert_function(low, high));
+        return;
+    }
+    if (form == FORM_LINEAR) {
+        store_row(output + row * 2 * width + first, count, low);
+        store_row(output + row * 2 * width + width + first, count, high);
         return;
     }
 #endif
-    store_row(output + row * width + column, width - min(column, width), low);
-    store_row(output + row * width + column + 8, width - min(column + 8, width), high);
+    if (streamed) {
+        stream(output + row * width + first, low);
+        stream(output + row * width + second, high);
+        return;
+    }
+    store_row(output + row * width + first, count, low);
+    store_row(output + row * width + second, second_count, high);
 }

@@ -66,6 +66,18 @@ inline void set_tile(__global uint *entry, uint group, uint first_row, uint rows
     entry[3] = 0;
 }
 
+/* A vector's two halves. By memory, and not as sum.lo and sum.hi: Oclgrind takes an element of sum.hi for uninitialised.
+ */
+inline struct columns halves(float16 sum)
+{
+    float value[16];
+    struct columns columns;
+    vstore16(sum, 0, value);
+    columns.low = vload8(0, value);
+    columns.high = vload8(1, value);
+    return columns;
+}
+
 /* One work-item an expert: writes its tiles; the last expert writes the surplus ones. Rows from `rows` on are left out,
  * whatever the offsets say. */
 __kernel void tile_map(__global const uint *offsets_memory, ulong offsets_offset, uint groups, uint rows, uint bound,
@@ -204,23 +216,24 @@ tile_multiply(__global const float *packed_memory, ulong packed_offset, __global
         return;
 #endif
 
-    if (biased) {
-        const bool gated = form != FORM_ROWS && !UNGATED;
-        __global const float *biases = VIEW(const float, biases) + (ulong)entry.x * (gated ? 2 * width : width);
-        float16 bias[ITEM_VECTORS];
-        _Pragma("unroll") for (uint v = 0; v < ITEM_VECTORS; v++) bias[v] =
-            load_biases(biases, gated, width, panel * PANEL_COLUMNS + 16 * v);
-        FOR_EACH_SUM(r, v)
-        {
-            sum[r][v] += bias[v];
+    const bool gated = form != FORM_ROWS && !UNGATED;
+    __global const float *biases =
+        VIEW(const float, biases) + (biased ? (ulong)entry.x * (gated ? 2 * width : width) : 0);
+    __global float *output = VIEW(float, output);
+    for (uint v = 0; v < ITEM_VECTORS; v++) {
+        const uint column = panel * PANEL_COLUMNS + 16 * v, first = gated ? column / 2 : column;
+        struct columns bias;
+        if (biased)
+            bias = load_biases(biases, gated, width, first);
+        for (uint r = 0; r < ITEM_ROWS; r++) {
+            struct columns columns = halves(sum[r][v]);
+            if (biased) {
+                columns.low += bias.low;
+                columns.high += bias.high;
+            }
+            if (lane + r < entry.z || form == FORM_ACTIVATED_PACKED)
+                store_columns(output, form, width, first, entry.y + lane + r,
+                              ((ulong)tile * width + first) * TILE_ROWS + lane + r, TILE_ROWS, false, columns);
         }
     }
-    __global float *output = VIEW(float, output);
-    for (uint r = 0; r < ITEM_ROWS; r++)
-        for (uint v = 0; v < ITEM_VECTORS; v++) {
-            const uint column = panel * PANEL_COLUMNS + 16 * v;
-            if (lane + r < entry.z || form == FORM_ACTIVATED_PACKED)
-                store_columns(output, form, width, column, entry.y + lane + r,
-                              ((ulong)tile * width + (UNGATED ? column : column / 2)) * TILE_ROWS + lane + r, TILE_ROWS, sum[r][v]);
-        }
 }

@@ -40,7 +40,7 @@ static const struct moecl_constraint constraints[] = {
 static void fit(const moecl_device_info *info, unsigned *values)
 {
     static const unsigned narrow[PARAMETER_COUNT] = {6, 1, 16, 256, FITTED};
-    static const unsigned wide[PARAMETER_COUNT] = {12, 2, 8, 256, FITTED};
+    static const unsigned wide[PARAMETER_COUNT] = {12, 2, 16, 256, FITTED};
     memcpy(values, info->native_floats >= 16 ? wide : narrow, sizeof(wide));
 }
 
@@ -105,22 +105,31 @@ static unsigned tile_rows(const struct moecl_gemm *gemm, bool in_pairs)
     return in_pairs && gemm->values[PRODUCTS] == PAIRS_AMX ? 32 : gemm->values[ITEM_ROWS];
 }
 
+/* The steps that a chunk has. AMX takes twice as many: bf16 by bf16, they take as much of a cache, and sums go through
+ * memory between one chunk and the next. */
+static unsigned depth_steps(const struct moecl_gemm *gemm, bool in_pairs)
+{
+    return in_pairs && gemm->values[PRODUCTS] == PAIRS_AMX ? 2 * gemm->values[DEPTH_STEPS] : gemm->values[DEPTH_STEPS];
+}
+
 static moecl_status create_kernel(const struct moecl_gemm *gemm, const char *name,
                                   const moecl_matrices_options *product, bool in_pairs, cl_kernel *kernel)
 {
-    static const char *const files = "activation.cl columns.cl amx.cl blocks.cl vector.cl";
+    static const char *const files =
+        "activation.cl columns.cl blocks.cl panels.cl amx.cl amx_bodies.cl bodies.cl vector.cl";
     const moecl_expert_function function = moecl_function_of(product);
     const unsigned rows = tile_rows(gemm, in_pairs), tiles = (unsigned)moecl_divide_up(block_rows(gemm), rows);
     const unsigned products = in_pairs ? gemm->values[PRODUCTS] : FLOATS;
-    char options[320 + MOECL_FUNCTION_OPTIONS], specialised[MOECL_FUNCTION_OPTIONS];
+    char options[340 + MOECL_FUNCTION_OPTIONS], specialised[MOECL_FUNCTION_OPTIONS];
     moecl_function_build_options(&function, specialised);
     snprintf(options, sizeof(options),
-             "-DITEM_ROWS=%u -DITEM_VECTORS=%u -DBLOCK_TILES=%u -DDEPTH_STEPS=%u "
+             "-DFUNCTION_WIDTH=%u -DITEM_ROWS=%u -DITEM_VECTORS=%u -DBLOCK_TILES=%u -DDEPTH_STEPS=%u "
              "-DWEIGHT_TYPE=%s -DACTIVATION_TYPE=%s -DPACKED_TYPE=%s "
              "-DPAIRS=%d -DIN_PAIRS=%d -DPAIRS_AVX512=%d -DPAIRS_AMX=%d %s",
-             rows, gemm->values[ITEM_VECTORS], tiles, gemm->values[DEPTH_STEPS], moecl_type_name(product->weights),
-             moecl_type_name(product->activations), moecl_type_name(in_pairs ? MOECL_BF16 : MOECL_F32),
-             product->weights == MOECL_BF16, in_pairs, products == PAIRS_AVX512, products == PAIRS_AMX, specialised);
+             8 * gemm->values[ITEM_VECTORS], rows, gemm->values[ITEM_VECTORS], tiles, depth_steps(gemm, in_pairs),
+             moecl_type_name(product->weights), moecl_type_name(product->activations),
+             moecl_type_name(in_pairs ? MOECL_BF16 : MOECL_F32), product->weights == MOECL_BF16, in_pairs,
+             products == PAIRS_AVX512, products == PAIRS_AMX, specialised);
     return moecl_kernel_create(gemm->context, files, options, name, kernel);
 }
 
@@ -195,7 +204,7 @@ static size_t map_bytes(const struct moecl_gemm *gemm, size_t groups, size_t row
 static size_t packed_bytes(const struct moecl_gemm *gemm, size_t groups, size_t rows, size_t depth)
 {
     (void)groups;
-    return rows * moecl_round_up(depth, gemm->values[DEPTH_STEPS]) * sizeof(cl_float);
+    return rows * moecl_round_up(depth, gemm->values[DEPTH_STEPS]) * sizeof(cl_float); /* as much as any chunks take */
 }
 
 static size_t scratch_bytes(const struct moecl_gemm *gemm, const moecl_matrices *matrices, size_t rows)
@@ -236,7 +245,7 @@ static moecl_status pack(struct moecl_gemm *gemm, struct moecl_chain *chain, con
         ARGUMENT_BUFFER(pack->flag.memory ? pack->flag : pack->packed),
         ARGUMENT_U32(pack->flag.memory ? pack->flag_bits : 0),
     };
-    const size_t global[] = {moecl_divide_up(pack->depth, gemm->values[DEPTH_STEPS]), bound};
+    const size_t global[] = {moecl_divide_up(pack->depth, depth_steps(gemm, pack->pairs)), bound};
     return moecl_launch(chain, pack->pairs ? vector->pack_pairs : vector->pack[pack->type], 2, global, NULL, arguments,
                         sizeof(arguments) / sizeof(arguments[0]));
 }

@@ -104,7 +104,13 @@ static unsigned carry_out(const uint8_t *code, uint8_t *rax, size_t rcx)
         tiles.configured = false;
         return 5;
     }
-    if (code[3] == 0x4b && (prefix == 0x7a || prefix == 0x7b) && !registers && second == 4 && code[5] == 0x08) {
+    if (code[3] == 0x49 && prefix == 0x7b && registers && second == 0) {
+        require(tiles.rows[first] > 0, "amx: a tile of no rows\n");
+        memset(tiles.data[first], 0, sizeof(tiles.data[first]));
+        return 5;
+    }
+    if (code[3] == 0x4b && (prefix == 0x79 || prefix == 0x7a || prefix == 0x7b) && !registers && second == 4 &&
+        code[5] == 0x08) {
         require(tiles.rows[first] > 0, "amx: a tile of no rows\n");
         copy(first, rax, rcx, prefix == 0x7a);
         return 6;

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* panels.cl - the panels that weights lie in, and what products read of them; stands behind blocks.cl and in front of
+ * vector.cl.
+ *
+ * Layout of B, [N,K]: PANEL_COLUMNS columns of C a panel, K steps deep; columns past N are zero. Gated: of every 16
+ * columns of a panel, 8 are of gate and the next 8 of up, so that both halves of a column of C meet in a work-item
+ *
+ *                [panel 0: k=0: c0 c1 .. | k=1: c0 c1 .. | ..] [panel 1: ..]     WEIGHT_TYPE
+ *
+ * PAIRS, bf16: panels have pairs of steps for steps, which take fewer instructions to unpack
+ *
+ *                [panel 0: k=0,1: c0 c0 c1 c1 .. | k=2,3: c0 c0 c1 c1 .. | ..]
+ *
+ * IN_PAIRS, bf16 by bf16: A holds bf16 too, and both are multiplied pair by pair, in plain code, by AVX512-BF16
+ * (PAIRS_AVX512) or by AMX (PAIRS_AMX).
+ *
+ * No kernels, so no launch. Deterministic: elementwise. */
+
+#ifndef WEIGHT_TYPE
+#define WEIGHT_TYPE f32
+#endif
+#ifndef ACTIVATION_TYPE
+#define ACTIVATION_TYPE f32
+#endif
+#ifndef ITEM_VECTORS
+#define ITEM_VECTORS 1
+#endif
+#ifndef PAIRS
+#define PAIRS 0
+#endif
+#ifndef IN_PAIRS
+#define IN_PAIRS 0
+#endif
+#ifndef PAIRS_AVX512
+#define PAIRS_AVX512 0
+#endif
+
+#define PANEL_COLUMNS (16 * ITEM_VECTORS)
+
+/* From how many tiles on a chunk is made floats once for all of them; 0: never. Converting f16 takes the multipliers'
+ * own units on processors with registers of 16 floats (0.89 of the time with 11 tiles, 1.12 with 2). */
+#define HALVES_f32 0
+#define HALVES_f16 1
+#define HALVES_bf16 0
+#define UNPACKED_TILES (CALL(HALVES, WEIGHT_TYPE) && ITEM_VECTORS == 2 ? 4 : 0)
+
+/* A vector of weights, and what products take of it in a round: PAIRS has 2 steps of 16 columns in a vector, which
+ * floats are multiplied by in two rounds, the first step's first. */
+#if PAIRS
+#define STEP 2
+#define load_vector(from) vload16(0, (__global const uint *)(from))
+#else
+#define STEP 1
+#define load_vector CALL(load16, WEIGHT_TYPE)
+#endif
+
+#if IN_PAIRS
+#define ROUNDS 1
+#define FACTOR uint16
+#define load_factor(from, round) load_vector(from)
+
+/* sum + high half of a x high half of b + low x low, as vdpbf16ps has it. */
+inline float16 add_pairs(float16 sum, uint a, uint16 weights)
+{
+    sum += as_float(a & 0xffff0000u) * as_float16(weights & 0xffff0000u);
+    return sum + as_float(a << 16) * as_float16(weights << 16);
+}
+
+inline float16 add_products(float16 sum, __global const ushort *a, uint16 weights)
+{
+#if PAIRS_AVX512
+    __asm__("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(weights), "m"(*(__global const uint *)a));
+    return sum;
+#else
+    return add_pairs(sum, *(__global const uint *)a, weights);
+#endif
+}
+
+inline float16 add_last_product(float16 sum, __global const ushort *a, uint16 weights)
+{
+    return add_pairs(sum, *a, weights);
+}
+#else
+#define ROUNDS STEP
+#define FACTOR float16
+#if PAIRS && ITEM_VECTORS == 1 && defined(__x86_64__)
+/* The first step's weights lie in the lower halves of floats: read two bytes early, they lie in the upper ones, as the
+ * second step's do, and no instruction shifts them. x86 clears the lower halves while it reads. What lies before the
+ * first panel: layout.h, lead. Not for vectors as long as a cache line, of which every one would then lie in two. */
+typedef uint16 early_uint16 __attribute__((aligned(2)));
+#define load_factor(from, round)                                                                                       \
+    as_float16(*(__global const early_uint16 *)((from) - 1 + (round)) & 0xffff0000u)
+#elif PAIRS
+#define load_factor(from, round) as_float16((round) ? load_vector(from) & 0xffff0000u : load_vector(from) << 16)
+#else
+#define load_factor(from, round) load_vector(from)
+#endif
+
+#define load_unpacked(from, round) vload16(0, from)
+
+#define add_products(sum, a, weights) ((sum) + *(a) * (weights)) /* `a` in whichever memory */
+#define add_last_product add_products
+#endif
+
+/* fetch() asks for the cache line at `at`, which may lie past the end of a buffer; fetch_far() for no nearer than the
+ * second-level cache. PoCL's prefetch() does nothing. The loop over steps is unrolled in part, since what it needs for
+ * itself is much beside the products of a few rows: where kernels become the processor's code at once, as other
+ * compilers take three times as long over it. */
+#if defined(__x86_64__) || defined(__aarch64__)
+#define fetch_far(at) __builtin_prefetch((const void *)(ulong)(at), 0, 2)
+#define fetch(at) __builtin_prefetch((const void *)(ulong)(at))
+#define UNROLL_STEPS _Pragma("unroll 4")
+#else
+#define fetch_far(at) prefetch(at, 1)
+#define fetch(at) prefetch(at, 1)
+#define UNROLL_STEPS
+#endif
+
+/* Where the next chunk of weights is fetched while a tile is multiplied: at `at`, then `stride` bytes on with every
+ * vector's step. */
+struct ahead {
+    __global const uchar *at;
+    uint stride;
+};
+
+#define LINE_BYTES 64
+#define STEP_BYTES (STEP * PANEL_COLUMNS * sizeof(ELEMENT(WEIGHT_TYPE)))
+
