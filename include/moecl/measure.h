@@ -13,8 +13,8 @@ typedef struct moecl_limits {
     double read_bytes_per_second; /* a kernel that reads a buffer too large for any cache */
     double copy_bytes_per_second; /* a copy kernel: bytes read plus bytes written */
     double fp32_flops;            /* a kernel of independent fp32 fused multiply-adds, two operations each */
-    double bf16_flops; /* the same for bf16 by bf16, summed in fp32, by the instruction for it that moecl uses;
-                        * fp32_flops where there is none */
+    double bf16_flops; /* the same for bf16 by bf16, summed in fp32, by AMX, or else AVX512-BF16, where the device has
+                        * it; fp32_flops where that is more */
 } moecl_limits;
 
 /* The kernels and the device memory that measuring takes: at most MOECL_METER_BYTES, less on small devices. A machine

@@ -2,6 +2,8 @@
 /* limits.c - what the device can do at all: the kernels of cl/limits.cl, timed by wall clock on a drained queue. */
 #include <moecl/measure.h>
 
+#include <math.h>
+
 #include "device/buffer.h"
 #include "device/clock.h"
 #include "device/launch.h"
@@ -270,9 +272,7 @@ static moecl_status read_meter(moecl_meter *meter, double seconds, bool best, mo
     limits->read_bytes_per_second = rates[READ];
     limits->copy_bytes_per_second = 2 * rates[COPY];
     limits->fp32_flops = 2 * rates[MULTIPLY_ADD] * (double)(items * floats * CHAINS);
-    limits->bf16_flops = limits->fp32_flops;
-    if (meter->kernels[MULTIPLY_PAIRS] != NULL)
-        limits->bf16_flops = rates[MULTIPLY_PAIRS] * (double)(items * meter->pair_operations);
+    limits->bf16_flops = fmax(limits->fp32_flops, rates[MULTIPLY_PAIRS] * (double)(items * meter->pair_operations));
 out:
     return status;
 }
