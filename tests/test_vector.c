@@ -222,6 +222,64 @@ static void tiles_give_the_same_bits(void **state)
     assert_true(!emulated || amx_products() > 0);
 }
 
+/* Rows of more than a core's cache are written past it where they are whole cache lines: one group's, of as many
+ * columns as that takes and of one more. */
+static void check_many_rows(moecl_context *context, const char *parameters, size_t out)
+{
+    enum { MANY = 1100, FEW = 2 };
+    const moecl_matrices_options options = {
+        .groups = 1, .out = out, .in = FEW, .weights = MOECL_F32, .activations = MOECL_F32};
+    const cl_uint offsets[] = {0, MANY};
+    uint64_t seed = number_from_environment("MOECL_SEED", 1);
+    float *x = make(MANY * FEW, sizeof *x), *matrix = make(out * FEW, sizeof *matrix);
+    double *expected = make(MANY * out, sizeof *expected);
+    struct moecl_gemm *gemm;
+    moecl_matrices *matrices;
+    random_fill(&seed, 1, x, MANY * FEW);
+    random_fill(&seed, 1, matrix, out * FEW);
+    for (size_t row = 0; row < MANY; row++)
+        for (size_t column = 0; column < out; column++)
+            expected[row * out + column] =
+                (double)x[row * FEW] * matrix[column * FEW] + (double)x[row * FEW + 1] * matrix[column * FEW + 1];
+    const moecl_group_weights weights = {.matrix = {matrix, MOECL_F32, out, FEW, 0, 0}};
+    ASSERT_OK(context, moecl_gemm_create(context, "vector", parameters, &gemm));
+    ASSERT_OK(context, moecl_matrices_create_for(gemm, &options, false, &matrices));
+    ASSERT_OK(context, moecl_matrices_set(matrices, 0, &weights));
+    struct array input = array_make(context, MANY * FEW * sizeof *x, x);
+    struct array ends = array_make(context, sizeof(offsets), offsets);
+    struct array output = array_make(context, sizeof(float) * MANY * out, NULL);
+    struct array workspace = array_make(context, moecl_grouped_gemm_workspace_size(matrices, MANY), NULL);
+    const moecl_grouped_gemm_call call = {.rows = MANY,
+                                          .input = input.buffer,
+                                          .input_type = MOECL_F32,
+                                          .offsets = ends.buffer,
+                                          .output = output.buffer,
+                                          .workspace = workspace.buffer};
+    ASSERT_OK(context, moecl_grouped_gemm(matrices, &call, 0, NULL, NULL));
+    double *got = array_doubles(context, output, MOECL_F32);
+    ASSERT_CLOSE(got, expected, MANY * out, 1e-6);
+    free(got);
+    free(x);
+    free(matrix);
+    free(expected);
+    array_release(&input);
+    array_release(&ends);
+    array_release(&output);
+    array_release(&workspace);
+    moecl_matrices_destroy(matrices);
+    moecl_gemm_destroy(gemm);
+}
+
+static void many_rows(void **state)
+{
+    if (small_sizes()) /* a simulator takes minutes, and has no such path */
+        return;
+    for (size_t out = 512; out < 514; out++) {
+        check_many_rows(*state, "item_rows=6,item_vectors=1", out);
+        check_many_rows(*state, "item_rows=12,item_vectors=2", out);
+    }
+}
+
 /* The variant that a device of this type gets when none is named. */
 static const char *chosen_for(moecl_context *context, cl_device_type type)
 {
@@ -257,6 +315,7 @@ int main(void)
         cmocka_unit_test(bf16_as_floats_gives_the_bits_of_f32),
         cmocka_unit_test(pairs_give_the_same_bits),
         cmocka_unit_test(tiles_give_the_same_bits),
+        cmocka_unit_test(many_rows),
         cmocka_unit_test(is_first_on_cpus_only),
         cmocka_unit_test(refuses_parameters_that_do_not_fit),
     };
