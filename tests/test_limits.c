@@ -105,15 +105,17 @@ static void kernels_do_all_their_work(void **state)
                                               ARGUMENT_U64(blocks ? 1 : ITEMS), ARGUMENT_BUFFER(from.buffer),
                                               ARGUMENT_BUFFER(out.buffer)};
         const struct moecl_argument copy[] = {read[0], read[1], read[2], read[3], ARGUMENT_BUFFER(to.buffer)};
-        launch(context, "read_memory", read, 5);
-        launch(context, "copy_memory", copy, 5);
-        array_read(context, out, sums);
-        array_read(context, to, got);
-        float total = 0;
-        for (size_t i = 0; i < 4 * ITEMS; i++)
-            total += sums[i];
         const int expected = 4 * VECTORS * (4 * VECTORS + 1) / 2; /* 1 + 2 + ... */
-        assert_true(total == (float)expected);
+        for (int streams = 0; streams < 2; streams++) {
+            launch(context, streams ? "read_streams" : "read_memory", read, 5);
+            array_read(context, out, sums);
+            float total = 0;
+            for (size_t i = 0; i < 4 * ITEMS; i++)
+                total += sums[i];
+            assert_true(total == (float)expected);
+        }
+        launch(context, "copy_memory", copy, 5);
+        array_read(context, to, got);
         assert_memory_equal(got, values, sizeof(got));
         array_release(&from);
         array_release(&to);

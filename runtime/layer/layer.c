@@ -10,6 +10,12 @@
 #include "stages/combine.h"
 #include "stages/input.h"
 
+/* Whether the router may read another input than x. */
+static bool has_router_input(const moecl_layer_options *options)
+{
+    return options->router_input.normalised || options->router.input_jitter > 0;
+}
+
 /* Inputs that a layer makes of x itself are f32; so is h, the input of the down products, unless an expert's products
  * are made in pairs. They are where nothing but x is rounded by it: not where a weight is multiplied into x first. */
 static moecl_status create_matrices(struct moecl_layer *layer)
@@ -55,6 +61,9 @@ static moecl_status create_matrices(struct moecl_layer *layer)
         if (all[i].function)
             matrices.function = *all[i].function;
         TRY(moecl_matrices_create_for(layer->gemm, &matrices, all[i].pairs, &layer->parts[i]));
+        matrices.activations = MOECL_F32;
+        if (i == MOECL_PART_ROUTER && has_router_input(options)) /* beside x, which the shared gate reads */
+            TRY(layer->gemm->variant->prepare(layer->gemm, &matrices, false));
     }
 out:
     return status;

@@ -28,8 +28,8 @@ struct shape {
     size_t items; /* work-items that multiply and add */
 };
 
-/* What is measured. */
-enum limit { READ, COPY, MULTIPLY_ADD, MULTIPLY_PAIRS, LIMIT_COUNT };
+/* What is measured; READ and READ_STREAMS are two ways to read, of which the faster counts. */
+enum limit { READ, READ_STREAMS, COPY, MULTIPLY_ADD, MULTIPLY_PAIRS, LIMIT_COUNT };
 
 struct moecl_meter {
     struct moecl_context *context;
@@ -86,7 +86,7 @@ static moecl_status launch_memory(struct moecl_meter *meter, struct moecl_chain 
     moecl_status status = MOECL_OK;
     const struct shape *shape = &meter->shape;
     const size_t items = bytes / (shape->count * shape->vector_bytes);
-    const moecl_buffer to = limit == READ ? (moecl_buffer){meter->results, 0} : (moecl_buffer){meter->memory, bytes};
+    const moecl_buffer to = limit == COPY ? (moecl_buffer){meter->memory, bytes} : (moecl_buffer){meter->results, 0};
     const struct moecl_argument arguments[] = {
         ARGUMENT_U64(shape->count),
         ARGUMENT_U64(shape->blocks ? shape->count : 1),
@@ -141,7 +141,7 @@ static moecl_status find_amount(struct moecl_meter *meter, enum limit limit)
 {
     moecl_status status = MOECL_OK;
     const size_t least = limit <= COPY ? group_bytes(&meter->shape) : 16;
-    const size_t most = limit == READ ? meter->capacity : limit == COPY ? meter->capacity / 2 : (size_t)1 << 30;
+    const size_t most = limit < COPY ? meter->capacity : limit == COPY ? meter->capacity / 2 : (size_t)1 << 30;
     size_t amount = least / 2;
     double seconds = 0, again = 0;
     while (amount < most && seconds < long_enough) {
@@ -205,8 +205,10 @@ out:
 
 static moecl_status create_kernels(struct moecl_meter *meter)
 {
-    static const char *const names[] = {
-        [READ] = "read_memory", [COPY] = "copy_memory", [MULTIPLY_ADD] = "multiply_add"};
+    static const char *const names[] = {[READ] = "read_memory",
+                                        [READ_STREAMS] = "read_streams",
+                                        [COPY] = "copy_memory",
+                                        [MULTIPLY_ADD] = "multiply_add"};
     moecl_status status = MOECL_OK;
     struct moecl_context *context = meter->context;
     const moecl_device_info *info = &context->info;
@@ -269,7 +271,7 @@ static moecl_status read_meter(moecl_meter *meter, double seconds, bool best, mo
         if (meter->kernels[limit] != NULL)
             TRY(find_rate(meter, (enum limit)limit, (seconds == 0 ? 0.3 : seconds) / 3, best, &rates[limit]));
     const size_t floats = meter->shape.vector_bytes / sizeof(float), items = meter->shape.items;
-    limits->read_bytes_per_second = rates[READ];
+    limits->read_bytes_per_second = fmax(rates[READ], rates[READ_STREAMS]);
     limits->copy_bytes_per_second = 2 * rates[COPY];
     limits->fp32_flops = 2 * rates[MULTIPLY_ADD] * (double)(items * floats * CHAINS);
     limits->bf16_flops = fmax(limits->fp32_flops, rates[MULTIPLY_PAIRS] * (double)(items * meter->pair_operations));
