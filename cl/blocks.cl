@@ -34,7 +34,6 @@
 #ifndef BLOCK_TILES
 #define BLOCK_TILES 16
 #endif
-
 #ifndef DEPTH_STEPS
 #define DEPTH_STEPS 256
 #endif
@@ -85,8 +84,8 @@ inline uint tile_height(struct parts tiles, uint tile)
     return tiles.height - (tile >= tiles.tall);
 }
 
-/* Where in A step `step` of row `row` of a tile lies, that has `height` rows and begins at row `top` of `total_rows`.
- * */
+/* Where in A step `step` of row `row` of a tile lies, that has `height` rows and begins at row `top` of
+ * `total_rows`. */
 inline ulong packed_element(uint total_rows, uint top, uint height, uint row, uint step)
 {
     const uint chunk = step / DEPTH_STEPS, in_chunk = step % DEPTH_STEPS;

@@ -98,7 +98,7 @@ FOR_EACH_HEIGHT(DEFINE_UNPACKED)
 
 /* What a work-item multiplies with: nothing but registers that the compiler sees to. */
 struct multiplier {
-    bool first; /* sums begin */
+    bool first; /* sums begin: of use to amx_bodies.cl alone, whose registers need no zeros in memory */
 };
 
 inline struct multiplier multiplier_begin(void)

@@ -141,8 +141,8 @@ static bool avx512_pairs_pay(const moecl_device_info *info)
     return info->avx512_bf16 && strstr(info->vendor, "Intel") == NULL;
 }
 
-/* Finds which is the fastest, and refuses what it has not. Probing takes a second where nothing is cached
- * yet, so only devices with registers of 16 floats are asked. */
+/* Finds which is the fastest, and refuses what the device has not. Probing takes a second where nothing is cached yet,
+ * so only devices with registers of 16 floats are asked. */
 static moecl_status choose_products(struct moecl_context *context, unsigned *products)
 {
     moecl_status status = MOECL_OK;
@@ -209,10 +209,11 @@ static size_t map_bytes(const struct moecl_gemm *gemm, size_t groups, size_t row
     return block_bound(gemm, groups, rows) * 4 * sizeof(cl_uint);
 }
 
+/* Of floats; AMX's chunks of twice as many bf16 take no more. */
 static size_t packed_bytes(const struct moecl_gemm *gemm, size_t groups, size_t rows, size_t depth)
 {
     (void)groups;
-    return rows * moecl_round_up(depth, gemm->values[DEPTH_STEPS]) * sizeof(cl_float); /* as much as any chunks take */
+    return rows * moecl_round_up(depth, gemm->values[DEPTH_STEPS]) * sizeof(cl_float);
 }
 
 static size_t scratch_bytes(const struct moecl_gemm *gemm, const moecl_matrices *matrices, size_t rows)

@@ -10,7 +10,7 @@
 #include "stages/combine.h"
 #include "stages/input.h"
 
-/* Whether the router may read another input than x. */
+/* Whether the router may read another input than x; in a pass that is not noisy, x is not jittered. */
 static bool has_router_input(const moecl_layer_options *options)
 {
     return options->router_input.normalised || options->router.input_jitter > 0;
@@ -97,7 +97,7 @@ static moecl_status create_kernels(struct moecl_layer *layer)
     TRY(moecl_combine_kernel_create(context, options->activations, options->activations, &layer->combine));
     if (options->latent)
         TRY(moecl_combine_kernel_create(context, MOECL_F32, options->activations, &layer->combine_latent));
-    if (options->router_input.normalised || options->router.input_jitter > 0)
+    if (has_router_input(options))
         TRY(moecl_input_kernel_create(context, &options->router_input, options->activations, &layer->router_input));
     if (options->expert_input.normalised)
         TRY(moecl_input_kernel_create(context, &options->expert_input, options->activations, &layer->expert_input));
