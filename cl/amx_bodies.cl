@@ -62,7 +62,7 @@ inline void multiply_pairs(__global const ushort *a, __global const ushort *b, u
                            struct ahead ahead, bool first, struct multiplier *multiplier, float *sums)
 {
     const bool lower = rows > TILE_ROWS;
-    const uint lower_a = TILE_ROWS * A_STEPS, lines = pairs * ahead.stride;
+    const uint lower_a = TILE_ROWS * A_STEPS, fetched = pairs / FETCH_STREAMS * ahead.stride;
     float *lower_sums = sums + TILE_ROWS * PANEL_COLUMNS;
     configure_for(rows, pairs, multiplier);
     if (first) {
@@ -70,9 +70,10 @@ inline void multiply_pairs(__global const ushort *a, __global const ushort *b, u
     } else {
         FOR_EACH_SUMS(TILE_LOAD)
     }
-    for (uint i = 0; i < count; i++, a += rows * A_STEPS, b += 2 * pairs * PANEL_COLUMNS, ahead.at += lines) {
-        for (uint line = 0; line < lines; line += LINE_BYTES)
-            fetch_far(ahead.at + line);
+    for (uint i = 0; i < count; i++, a += rows * A_STEPS, b += 2 * pairs * PANEL_COLUMNS, ahead.at += fetched) {
+        for (uint stream = 0; stream < FETCH_STREAMS; stream++)
+            for (uint byte = 0; byte < fetched; byte += LINE_BYTES)
+                fetch_far(ahead.at + stream * ahead.apart + byte);
         TILE_STREAM(4, a, 2 * A_STEPS);
         TILE_LOAD(6, b, STEP_BYTES);
         TILE_MULTIPLY(0, 4, 6);
@@ -99,10 +100,9 @@ inline void multiply_tile(__global const ushort *a, __global const ushort *b, ui
     const bool first = multiplier->first;
     if (count > 0)
         multiply_pairs(a, b, rows, TILE_PAIRS, count, ahead, first, multiplier, sums);
-    ahead.at += done * ahead.stride;
     if (done < pairs)
         multiply_pairs(a + packed_element(0, 0, rows, 0, 2 * done), b + 2 * done * PANEL_COLUMNS, rows, pairs - done, 1,
-                       ahead, first && count == 0, multiplier, sums);
+                       ahead_from(ahead, done), first && count == 0, multiplier, sums);
     if (steps % 2 == 0)
         return;
     for (uint i = 0; i < rows * ITEM_VECTORS; i++) {

@@ -3,22 +3,33 @@
  * and in front of vector.cl.
  *
  * Shapes: A of a tile [rows][DEPTH_STEPS], B of a chunk of a panel [steps/STEP][PANEL_COLUMNS * STEP], sums
- * [row][PANEL_COLUMNS] float. A body keeps rows x PANEL_COLUMNS sums in registers, as many as these can hold. A tile of
- * a row or two multiplies both panels at once: it has too few sums of its own to keep the multipliers busy. No kernels,
- * so no launch.
+ * [row][PANEL_COLUMNS] float. A body keeps rows x PANEL_COLUMNS sums in registers, as many as these can hold. A low
+ * tile multiplies several panels at once: it has too few sums of its own to keep the multipliers busy, and memory gives
+ * more of several streams than of one. No kernels, so no launch.
  *
  * Deterministic: every sum runs over k in rising order (of a pair, the second step first), the same in every body. */
 
+/* A block of one tile of at most LOW_ROWS rows multiplies LOW_PANELS panels at once. Of each it fetches what is
+ * LOW_AHEAD bytes on, or, 0, takes it at the rate at which it comes. Where registers have 16 floats, one or two rows
+ * took 1.2 to 1.4 times as long by two panels and without fetching. */
 #if PAIRS_AMX
-#define BOTH_ROWS 0
+#define LOW_PANELS 1
+#define LOW_ROWS 0
+#elif ITEM_VECTORS == 2
+#define LOW_PANELS 4
+#define LOW_ROWS (ITEM_ROWS / 4)
+#define LOW_AHEAD 1024
 #else
-#define BOTH_ROWS (ITEM_ROWS / 3) /* a tile of at most that many rows, alone, multiplies two panels at once */
+#define LOW_PANELS 2
+#define LOW_ROWS (ITEM_ROWS / 3)
+#define LOW_AHEAD 0
+#endif
 
+#if !PAIRS_AMX
 /* Adds the products of a tile of ROWS rows, in MEMORY, and PANELS panels, `panel_size` apart, over the steps of a chunk
- * to sums [row][PANEL_COLUMNS], those of the second panel BOTH_ROWS rows behind those of the first. Loops over sums are
+ * to sums [row][PANEL_COLUMNS], those of a panel LOW_ROWS rows behind those of the one before. Loops over sums are
  * unrolled, or these would not be registers, and go by rows: by vectors, compilers keep an element of every row for the
- * next vector and run out of registers. Low tiles, of both panels, take what they read at the rate at which it comes:
- * they fetch nothing ahead. */
+ * next vector and run out of registers. */
 #define WEIGHTS __global const ELEMENT(WEIGHT_TYPE)
 #define FOR_EACH_VECTOR(v, panels) _Pragma("unroll") for (uint v = 0; v < panels * ITEM_VECTORS; v++)
 #define FOR_EACH_ROW(r, rows) _Pragma("unroll") for (uint r = 0; r < rows; r++)
@@ -39,9 +50,15 @@
         float16 sum[ROWS][PANELS * ITEM_VECTORS];                                                                      \
         FOR_EACH_ROW(r, ROWS) FOR_EACH_VECTOR(v, PANELS) sum[r][v] = (float16)(0.0f);                                  \
         UNROLL_STEPS                                                                                                   \
-        for (uint k = 0; k < steps / STEP; k++, a += STEP, b += STEP * PANEL_COLUMNS, ahead.at += ahead.stride) {      \
-            if (PANELS == 1)                                                                                           \
-                FOR_EACH_LINE(line) fetch(ahead.at + line * LINE_BYTES);                                               \
+        for (uint k = 0; k < steps / STEP; k++, a += STEP, b += STEP * PANEL_COLUMNS) {                                \
+            if (PANELS == 1) {                                                                                         \
+                const struct ahead here = ahead_from(ahead, k);                                                        \
+                FOR_EACH_LINE(line)                                                                                    \
+                fetch(here.at + k % FETCH_STREAMS * here.apart + line * LINE_BYTES);                                   \
+            }                                                                                                          \
+            if (PANELS > 1 && LOW_AHEAD > 0)                                                                           \
+                for (uint panel = 0; panel < PANELS; panel++)                                                          \
+                    FOR_EACH_LINE(line) fetch((ulong)(b + panel * panel_size) + LOW_AHEAD + line * LINE_BYTES);        \
             ADD_ROUND(ROWS, PANELS, 0, FACTOR_OF, add_products)                                                        \
             if (ROUNDS == 2)                                                                                           \
                 ADD_ROUND(ROWS, PANELS, 1, FACTOR_OF, add_products)                                                    \
@@ -50,7 +67,7 @@
             ADD_ROUND(ROWS, PANELS, 0, FACTOR_OF, add_last_product)                                                    \
         FOR_EACH_ROW(r, ROWS) FOR_EACH_VECTOR(v, PANELS)                                                               \
         {                                                                                                              \
-            const uint i = (v / ITEM_VECTORS * BOTH_ROWS + r) * ITEM_VECTORS + v % ITEM_VECTORS;                       \
+            const uint i = (v / ITEM_VECTORS * LOW_ROWS + r) * ITEM_VECTORS + v % ITEM_VECTORS;                        \
             vstore16(vload16(i, sums) + sum[r][v], i, sums);                                                           \
         }                                                                                                              \
     }
@@ -66,18 +83,20 @@
 #elif ITEM_ROWS == 12
 #define FOR_EACH_HEIGHT(X) FOR_EACH_HEIGHT_TO_6(X) X(7) X(8) X(9) X(10) X(11) X(12)
 #endif
-#if BOTH_ROWS == 2
+#if LOW_ROWS == 1
+#define FOR_EACH_LOW_HEIGHT(X) X(1)
+#elif LOW_ROWS == 2
 #define FOR_EACH_LOW_HEIGHT(X) X(1) X(2)
-#elif BOTH_ROWS == 3
+#elif LOW_ROWS == 3
 #define FOR_EACH_LOW_HEIGHT(X) X(1) X(2) X(3)
-#elif BOTH_ROWS == 4
+#elif LOW_ROWS == 4
 #define FOR_EACH_LOW_HEIGHT(X) X(1) X(2) X(3) X(4)
 #endif
 
 #define DEFINE_SINGLE(rows) DEFINE_BODY(multiply_##rows, __global, rows, 1, WEIGHTS, load_factor)
-#define DEFINE_BOTH(rows) DEFINE_BODY(multiply_both_##rows, __global, rows, 2, WEIGHTS, load_factor)
+#define DEFINE_LOW(rows) DEFINE_BODY(multiply_low_##rows, __global, rows, LOW_PANELS, WEIGHTS, load_factor)
 FOR_EACH_HEIGHT(DEFINE_SINGLE)
-FOR_EACH_LOW_HEIGHT(DEFINE_BOTH)
+FOR_EACH_LOW_HEIGHT(DEFINE_LOW)
 #if UNPACKED_TILES
 #define DEFINE_UNPACKED(rows) DEFINE_BODY(multiply_unpacked_##rows, __global, rows, 1, const float, load_unpacked)
 FOR_EACH_HEIGHT(DEFINE_UNPACKED)
@@ -91,9 +110,9 @@ FOR_EACH_HEIGHT(DEFINE_UNPACKED)
     case rows:                                                                                                         \
         multiply_unpacked_##rows(a, b, 0, steps, ahead, sums);                                                         \
         break;
-#define CASE_BOTH(rows)                                                                                                \
+#define CASE_LOW(rows)                                                                                                 \
     case rows:                                                                                                         \
-        multiply_both_##rows(a, b, panel_size, steps, ahead, sums);                                                    \
+        multiply_low_##rows(a, b, panel_size, steps, ahead, sums);                                                     \
         break;
 
 /* What a work-item multiplies with: nothing but registers that the compiler sees to. */
@@ -138,13 +157,13 @@ inline void multiply_unpacked_tile(__global const float *a, const float *b, uint
 }
 #endif
 
-/* Those of a low tile and two panels, `panel_size` apart. */
-inline void multiply_both(__global const ELEMENT(PACKED_TYPE) *a, __global const ELEMENT(WEIGHT_TYPE) *b,
-                          ulong panel_size, uint height, uint steps, float *sums)
+/* Those of a low tile and LOW_PANELS panels, `panel_size` apart. */
+inline void multiply_low(__global const ELEMENT(PACKED_TYPE) *a, __global const ELEMENT(WEIGHT_TYPE) *b,
+                         ulong panel_size, uint height, uint steps, float *sums)
 {
-    const struct ahead ahead = {0, 0};
+    const struct ahead ahead = {0, 0, 0};
     switch (height) {
-        FOR_EACH_LOW_HEIGHT(CASE_BOTH)
+        FOR_EACH_LOW_HEIGHT(CASE_LOW)
     }
 }
 #endif
@@ -157,7 +176,7 @@ inline void multiply_both(__global const ELEMENT(PACKED_TYPE) *a, __global const
 
 #if !IN_PAIRS
 DEFINE_BODY(multiply_x, __private, 1, 1, WEIGHTS, load_factor)
-DEFINE_BODY(multiply_both_x, __private, 1, 2, WEIGHTS, load_factor)
+DEFINE_BODY(multiply_low_x, __private, 1, LOW_PANELS, WEIGHTS, load_factor)
 
 #define DEFINE_READ(TYPE)                                                                                              \
     inline int read_##TYPE(__global const ELEMENT(TYPE) *from, uint count, float *to)                                  \
@@ -179,9 +198,9 @@ DEFINE_READ(f32)
 DEFINE_READ(f16)
 DEFINE_READ(bf16)
 
-/* Adds the products of `steps` steps of x from `begin` on, of its type `x_type`, and one panel or both. Whether one of
- * them is NaN or infinity. */
-inline int multiply_x_chunk(__global const uchar *x, uint x_type, uint begin, bool both,
+/* Adds the products of `steps` steps of x from `begin` on, of its type `x_type`, and `together` panels: one or
+ * LOW_PANELS. Whether one of them is NaN or infinity. */
+inline int multiply_x_chunk(__global const uchar *x, uint x_type, uint begin, uint together,
                             __global const ELEMENT(WEIGHT_TYPE) *b, ulong panel_size, uint steps, float *sums)
 {
     float a[DEPTH_STEPS];
@@ -192,9 +211,9 @@ inline int multiply_x_chunk(__global const uchar *x, uint x_type, uint begin, bo
         wrong = read_f16((__global const ushort *)x + begin, steps, a);
     else
         wrong = read_f32((__global const float *)x + begin, steps, a);
-    struct ahead ahead = {(__global const uchar *)(b + steps * PANEL_COLUMNS), STEP_BYTES};
-    if (both)
-        multiply_both_x(a, b, panel_size, steps, ahead, sums);
+    const struct ahead ahead = ahead_of(b + steps * PANEL_COLUMNS, steps, 1);
+    if (together > 1)
+        multiply_low_x(a, b, panel_size, steps, ahead, sums);
     else
         multiply_x(a, b, panel_size, steps, ahead, sums);
     return wrong;

@@ -13,8 +13,9 @@
  * nothing beside its weights, and a launch is saved.
  *
  * Launch: groups of one work-item; no local memory, no barrier. Work-item (s, q, block) multiplies tiles s, s + splits,
- * .. of a block by panels 2q and 2q + 1, chunk by chunk: a chunk of a panel stays in the first-level cache while the
- * tiles go by. A tile of a row or two multiplies both panels at once. `splits` is for products of few panels. The grid
+ * .. of a block by `item_panels` panels from q * item_panels on, chunk by chunk: a chunk of a panel stays in the
+ * first-level cache while the tiles go by. A low tile multiplies several panels at once. `splits` is for products of
+ * few panels. The grid
  * has the most blocks there can be, the last block first: surplus work-items, which return, come before the others, so
  * that what OpenCL implementations do to end with all cores busy meets those that have work.
  *
@@ -106,13 +107,13 @@ inline void multiply_chunk(struct parts tiles, uint begin, uint stride, __global
                            float *block_sums)
 {
     const uint count = (tiles.count - begin + stride - 1) / stride;
-    struct ahead ahead = {(__global const uchar *)(b + steps * PANEL_COLUMNS), STEP_BYTES / count};
+    struct ahead ahead = ahead_of(b + steps * PANEL_COLUMNS, steps, count);
 #if UNPACKED_TILES
     float unpacked[DEPTH_STEPS * PANEL_COLUMNS] __attribute__((aligned(64)));
     for (uint i = 0; count >= UNPACKED_TILES && i < steps * PANEL_COLUMNS; i += 16)
         vstore16(load_vector(b + i), 0, unpacked + i);
 #endif
-    for (uint tile = begin; tile < tiles.count; tile += stride, ahead.at += steps / STEP * ahead.stride) {
+    for (uint tile = begin; tile < tiles.count; tile += stride, ahead = ahead_from(ahead, steps / STEP)) {
         const uint top = part_begin(tiles, tile), height = tile_height(tiles, tile);
         __global const ELEMENT(PACKED_TYPE) *tile_a = a + top * DEPTH_STEPS;
         float *sums = block_sums + top * PANEL_COLUMNS;
@@ -146,12 +147,12 @@ inline struct columns columns_of(const float *sums, bool gated)
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 vector_multiply(__global const uchar *packed_memory, ulong packed_offset, uint x_type,
                 __global const uchar *weights_memory, ulong weights_offset, uint order, __global const uint *map_memory,
-                ulong map_offset, uint total_rows, uint bound, uint depth, uint width, uint panels, uint first_group,
-                uint end_group, uint splits, uint biased, __global const uchar *biases_memory, ulong biases_offset,
-                uint form, __global float *output_memory, ulong output_offset, __global uint *flag_memory,
-                ulong flag_offset, uint flag)
+                ulong map_offset, uint total_rows, uint bound, uint depth, uint width, uint panels, uint item_panels,
+                uint first_group, uint end_group, uint splits, uint biased, __global const uchar *biases_memory,
+                ulong biases_offset, uint form, __global float *output_memory, ulong output_offset,
+                __global uint *flag_memory, ulong flag_offset, uint flag)
 {
-    const uint first_panel = 2 * get_global_id(1), end_panel = min(first_panel + 2, panels);
+    const uint first_panel = item_panels * get_global_id(1), end_panel = min(first_panel + item_panels, panels);
     if (get_global_id(2) >= bound || first_panel >= panels)
         return;
     const struct block block = block_at(VIEW(const uint, map), order, total_rows, bound - 1 - get_global_id(2));
@@ -159,7 +160,6 @@ vector_multiply(__global const uchar *packed_memory, ulong packed_offset, uint x
     const struct parts tiles = tiles_of(rows);
     if (get_global_id(0) >= tiles.count || group < first_group || group >= end_group)
         return;
-    const bool both = rows <= BOTH_ROWS && first_panel + 2 == end_panel;
     const bool gated = form != FORM_ROWS && !UNGATED;
     const bool streamed = streams(form, total_rows, width, VIEW(const float, output));
     const ulong panel_size = (ulong)((depth + STEP - 1) / STEP) * STEP * PANEL_COLUMNS;
@@ -171,24 +171,25 @@ vector_multiply(__global const uchar *packed_memory, ulong packed_offset, uint x
         VIEW(const float, biases) + (biased ? (ulong)group * (gated ? 2 * width : width) : 0);
     struct multiplier multiplier = multiplier_begin();
 
-    for (uint panel = first_panel; panel < end_panel; panel += both ? 2 : 1) {
+    for (uint panel = first_panel, together; panel < end_panel; panel += together) {
+        together = rows <= LOW_ROWS && end_panel - panel >= LOW_PANELS ? LOW_PANELS : 1;
         float sums[BLOCK_ROWS * PANEL_COLUMNS] __attribute__((aligned(64)));
         int wrong = 0;
-        multiplier_clear(&multiplier, both ? 2 * BOTH_ROWS : rows, sums);
+        multiplier_clear(&multiplier, together > 1 ? LOW_PANELS * LOW_ROWS : rows, sums);
         for (uint begin = 0; begin < depth; begin += DEPTH_STEPS) {
             __global const ELEMENT(WEIGHT_TYPE) *b_chunk = b + panel * panel_size + (ulong)begin * PANEL_COLUMNS;
             __global const ELEMENT(PACKED_TYPE) *a_chunk = a + (ulong)(begin / DEPTH_STEPS) * total_rows * DEPTH_STEPS;
             const uint steps = min(depth - begin, (uint)DEPTH_STEPS);
 #if !IN_PAIRS
             if (x_type != TYPE_NONE) {
-                wrong |=
-                    multiply_x_chunk(VIEW(const uchar, packed), x_type, begin, both, b_chunk, panel_size, steps, sums);
+                wrong |= multiply_x_chunk(VIEW(const uchar, packed), x_type, begin, together, b_chunk, panel_size,
+                                          steps, sums);
                 continue;
             }
 #endif
-#if BOTH_ROWS
-            if (both) {
-                multiply_both(a_chunk, b_chunk, panel_size, rows, steps, sums);
+#if LOW_ROWS
+            if (together > 1) {
+                multiply_low(a_chunk, b_chunk, panel_size, rows, steps, sums);
                 continue;
             }
 #endif
@@ -198,7 +199,7 @@ vector_multiply(__global const uchar *packed_memory, ulong packed_offset, uint x
         if (wrong && flag)
             atomic_or(VIEW(uint, flag), flag);
 
-        for (uint part = 0; part < (both ? 2 : 1); part++) {
+        for (uint part = 0; part < together; part++) {
             const uint column = (panel + part) * PANEL_COLUMNS, n = gated ? column / 2 : column;
             struct columns bias = {(FLOATS)(0.0f), (FLOATS)(0.0f)};
             if (biased)
@@ -206,7 +207,7 @@ vector_multiply(__global const uchar *packed_memory, ulong packed_offset, uint x
             for (uint tile = get_global_id(0); tile < tiles.count; tile += splits) {
                 const uint top = part_begin(tiles, tile), height = tile_height(tiles, tile);
                 for (uint r = 0; r < height; r++) {
-                    struct columns columns = columns_of(sums + (part * BOTH_ROWS + top + r) * PANEL_COLUMNS, gated);
+                    struct columns columns = columns_of(sums + (part * LOW_ROWS + top + r) * PANEL_COLUMNS, gated);
                     columns.low += bias.low;
                     columns.high += bias.high;
                     store_columns(VIEW(float, output), form, width, n, first + top + r,

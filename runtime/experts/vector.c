@@ -259,6 +259,16 @@ static moecl_status pack(struct moecl_gemm *gemm, struct moecl_chain *chain, con
                         sizeof(arguments) / sizeof(arguments[0]));
 }
 
+/* How many panels a work-item has: as many as low tiles multiply at once (bodies.cl), where that leaves every core two
+ * work-items; more or fewer make no difference to other tiles. */
+static size_t item_panels(const struct moecl_gemm *gemm, size_t panels, size_t blocks)
+{
+    size_t count = 2 * (size_t)gemm->values[ITEM_VECTORS];
+    while (count > 1 && moecl_divide_up(panels, count) * blocks < 2 * (size_t)gemm->context->info.compute_units)
+        count /= 2;
+    return count;
+}
+
 /* Into how many work-items the tiles of a block go, for `items` of each block besides: so that the longest work-item is
  * no more than an eighth of a core's share even where one block has all rows. */
 static size_t block_splits(const struct moecl_gemm *gemm, size_t rows, size_t items)
@@ -279,7 +289,8 @@ static moecl_status multiply(struct moecl_gemm *gemm, struct moecl_chain *chain,
     const size_t bound = grouping_blocks(gemm, grouping);
     const bool reads_x = multiply->packed.memory == NULL;
     const moecl_buffer input = reads_x ? multiply->x : multiply->packed;
-    const size_t panels = moecl_layout_panels(&matrices->layout, &matrices->shape), items = moecl_divide_up(panels, 2);
+    const size_t panels = moecl_layout_panels(&matrices->layout, &matrices->shape);
+    const size_t together = item_panels(gemm, panels, bound), items = moecl_divide_up(panels, together);
     const size_t splits = grouping->order != MOECL_ORDER_BY_CHOICE ? block_splits(gemm, grouping->rows, items) : 1;
     const moecl_buffer biases = moecl_matrices_bias(matrices, 0);
     const size_t local[] = {1, 1, 1}, global[] = {splits, items, bound};
@@ -297,6 +308,7 @@ static moecl_status multiply(struct moecl_gemm *gemm, struct moecl_chain *chain,
             ARGUMENT_U32(matrices->options.in),
             ARGUMENT_U32(matrices->options.out),
             ARGUMENT_U32(panels),
+            ARGUMENT_U32(together),
             ARGUMENT_U32(part.first),
             ARGUMENT_U32(part.end),
             ARGUMENT_U32(splits),
