@@ -14,7 +14,7 @@
  * Shapes: z f32 [rows,H]; rows i32, weights f32, ids i32 [T,k]; x X_TYPE [T,H]; bias f32 [H]; shared f32 [T,H];
  * y OUTPUT_TYPE [T,H]. Without rows, row t*k + j is meant, or none where ids has less than 0; without weights, 1. Ids
  * that are no expert's, zero experts counted, give nothing and raise the bits `flag`.
- * Launch: work-item (b, t) makes the columns 16 b to 16 b + 15 of token t.
+ * Launch: work-item (b, t) makes ITEM_VECTORS * 16 columns of token t, from b times as many on.
  * Deterministic: the sum runs in the order of j; the bias comes after it, the shared expert last. */
 
 #ifndef OUTPUT_TYPE
@@ -24,30 +24,49 @@
 #define X_TYPE f32
 #endif
 
+#ifndef ITEM_VECTORS
+#define ITEM_VECTORS 1
+#endif
+
 #define COLUMNS 16
 
 /* moecl_shared_gate. */
 #define GATE_SIGMOID 1u
 #define GATE_SOFTMAX 2u
 
-/* Up to 16 columns from `from`, zeros past `count`: never reads behind the row. */
-inline float16 load_columns(__global const float *from, uint count)
+#define FOR_EACH_VECTOR(v) _Pragma("unroll") for (uint v = 0; v < ITEM_VECTORS; v++)
+
+/* 16 columns of a row of `hidden` from `column` on, zeros past its end: never reads behind the row. */
+inline float16 load_columns(__global const float *row, uint column, uint hidden)
 {
-    if (count >= COLUMNS)
-        return vload16(0, from);
+    if (column + COLUMNS <= hidden)
+        return vload16(0, row + column);
     float value[COLUMNS];
     for (uint c = 0; c < COLUMNS; c++)
-        value[c] = c < count ? from[c] : 0.0f;
+        value[c] = column + c < hidden ? row[column + c] : 0.0f;
     return vload16(0, value);
 }
 
 /* The same of x. */
-inline float16 load_x(__global const ELEMENT(X_TYPE) *from, uint count)
+inline float16 load_x(__global const ELEMENT(X_TYPE) *row, uint column, uint hidden)
 {
     float value[COLUMNS];
     for (uint c = 0; c < COLUMNS; c++)
-        value[c] = c < count ? CALL(load, X_TYPE)(from + c) : 0.0f;
+        value[c] = column + c < hidden ? CALL(load, X_TYPE)(row + column + c) : 0.0f;
     return vload16(0, value);
+}
+
+/* Those that a row of y has from `column` on. */
+inline void store_columns(__global ELEMENT(OUTPUT_TYPE) *row, uint column, uint hidden, float16 sum)
+{
+    if (column + COLUMNS <= hidden) {
+        CALL(store16, OUTPUT_TYPE)(row + column, sum);
+        return;
+    }
+    float value[COLUMNS];
+    vstore16(sum, 0, value);
+    for (uint c = 0; column + c < hidden; c++)
+        CALL(store, OUTPUT_TYPE)(row + column + c, value[c]);
 }
 
 inline float sigmoid(float value)
@@ -65,16 +84,15 @@ __kernel void combine(uint tokens, uint top_k, uint hidden, __global const float
                       ulong shared_logits_offset, uint shared_stride, __global uchar *y_memory, ulong y_offset,
                       __global uint *flag_memory, ulong flag_offset, uint flag)
 {
-    const uint column = get_global_id(0) * COLUMNS, token = get_global_id(1);
-    if (column >= hidden || token >= tokens)
+    const uint first = get_global_id(0) * ITEM_VECTORS * COLUMNS, token = get_global_id(1);
+    if (first >= hidden || token >= tokens)
         return;
-    const uint count = min((uint)COLUMNS, hidden - column);
-    const ulong element = (ulong)token * hidden + column;
-    __global const float *z = VIEW(const float, z) + column;
+    const ulong element = (ulong)token * hidden;
     __global const int *rows = VIEW(const int, rows) + (ulong)token * top_k;
     __global const float *weights = VIEW(const float, weights) + (ulong)token * top_k;
     __global const int *ids = VIEW(const int, ids) + (ulong)token * top_k;
-    float16 sum = (float16)(0.0f);
+    float16 sums[ITEM_VECTORS];
+    FOR_EACH_VECTOR(v) sums[v] = (float16)(0.0f);
     bool bad = false;
     for (uint j = 0; j < top_k; j++) {
         const int id = has_ids ? ids[j] : -1;
@@ -82,33 +100,32 @@ __kernel void combine(uint tokens, uint top_k, uint hidden, __global const float
         const float weight = has_weights ? weights[j] : 1.0f;
         if (id >= 0 && (uint)id >= experts) {
             if ((uint)id < outputs)
-                sum += weight * load_x(VIEW(const ELEMENT(X_TYPE), x) + element, count);
+                FOR_EACH_VECTOR(v)
+                sums[v] += weight * load_x(VIEW(const ELEMENT(X_TYPE), x) + element, first + v * COLUMNS, hidden);
         } else if (row >= 0) {
-            sum += weight * load_columns(z + row * hidden, count);
+            FOR_EACH_VECTOR(v)
+            sums[v] += weight * load_columns(VIEW(const float, z) + row * hidden, first + v * COLUMNS, hidden);
         }
         bad |= id < -1 || (id >= 0 && (uint)id >= outputs);
     }
     if (bad && flag)
         atomic_or(VIEW(uint, flag), flag);
     __global const float *logits = VIEW(const float, shared_logits) + (ulong)token * shared_stride;
-    float scale = shared_scale;
+    float kept = 1.0f, scale = shared_scale;
     if (gate == GATE_SIGMOID) {
         scale *= sigmoid(logits[0]);
     } else if (gate == GATE_SOFTMAX) {
-        sum *= sigmoid(logits[0] - logits[1]);
+        kept = sigmoid(logits[0] - logits[1]);
         scale *= sigmoid(logits[1] - logits[0]);
     }
-    if (has_bias)
-        sum += load_columns(VIEW(const float, bias) + column, count);
-    if (has_shared)
-        sum += scale * load_columns(VIEW(const float, shared) + element, count);
-    __global ELEMENT(OUTPUT_TYPE) *y = VIEW(ELEMENT(OUTPUT_TYPE), y) + element;
-    if (count == COLUMNS) {
-        CALL(store16, OUTPUT_TYPE)(y, sum);
-        return;
+    FOR_EACH_VECTOR(v)
+    {
+        const uint column = first + v * COLUMNS;
+        float16 sum = sums[v] * kept;
+        if (has_bias)
+            sum += load_columns(VIEW(const float, bias), column, hidden);
+        if (has_shared)
+            sum += scale * load_columns(VIEW(const float, shared) + element, column, hidden);
+        store_columns(VIEW(ELEMENT(OUTPUT_TYPE), y) + element, column, hidden, sum);
     }
-    float value[COLUMNS];
-    vstore16(sum, 0, value);
-    for (uint c = 0; c < count; c++)
-        CALL(store, OUTPUT_TYPE)(y + c, value[c]);
 }

@@ -9,15 +9,22 @@
 #include "device/program.h"
 #include "flag.h"
 
-enum { COLUMNS = 16 }; /* a work-item's, of cl/combine.cl */
+enum { VECTOR_COLUMNS = 16 }; /* of cl/combine.cl */
 
 enum { MOST_CHOICES = MOECL_MAX_EXPERTS }; /* of a token, where experts choose */
+
+/* A work-item's vectors. What a CPU has to find out of a token's choices takes it as long as adding up one of them. */
+static unsigned item_vectors(const struct moecl_context *context)
+{
+    return context->info.type & CL_DEVICE_TYPE_CPU ? 4 : 1;
+}
 
 moecl_status moecl_combine_kernel_create(struct moecl_context *context, moecl_type output, moecl_type x,
                                          cl_kernel *kernel)
 {
-    char options[64];
-    snprintf(options, sizeof(options), "-DOUTPUT_TYPE=%s -DX_TYPE=%s", moecl_type_name(output), moecl_type_name(x));
+    char options[80];
+    snprintf(options, sizeof(options), "-DOUTPUT_TYPE=%s -DX_TYPE=%s -DITEM_VECTORS=%u", moecl_type_name(output),
+             moecl_type_name(x), item_vectors(context));
     return moecl_kernel_create(context, "combine.cl", options, "combine", kernel);
 }
 
@@ -53,7 +60,8 @@ moecl_status moecl_combine_enqueue(cl_kernel kernel, struct moecl_chain *chain, 
         ARGUMENT_BUFFER(by_choice ? flag : call->z),
         ARGUMENT_U32(by_choice ? MOECL_FLAG_BAD_EXPERT : 0),
     };
-    const size_t global[] = {moecl_divide_up(call->hidden, COLUMNS), call->tokens};
+    const size_t global[] = {moecl_divide_up(call->hidden, VECTOR_COLUMNS * item_vectors(chain->context)),
+                             call->tokens};
     return moecl_launch(chain, kernel, 2, global, NULL, arguments, sizeof(arguments) / sizeof(arguments[0]));
 }
 
