@@ -54,7 +54,7 @@
             if (PANELS == 1) {                                                                                         \
                 const struct ahead here = ahead_from(ahead, k);                                                        \
                 FOR_EACH_LINE(line)                                                                                    \
-                fetch(here.at + k % FETCH_STREAMS * here.apart + line * LINE_BYTES);                                   \
+                fetch_next(here.at + k % FETCH_STREAMS * here.apart + line * LINE_BYTES);                              \
             }                                                                                                          \
             if (PANELS > 1 && LOW_AHEAD > 0)                                                                           \
                 for (uint panel = 0; panel < PANELS; panel++)                                                          \

@@ -57,10 +57,21 @@ inline float16 load16_f32(__global const float *from)
 {
     return vload16(0, from);
 }
+#ifdef __AVX512F__
+/* One instruction, where vload_half16() is six. */
+inline float16 load16_f16(__global const ushort *from)
+{
+    typedef ushort16 unaligned_ushort16 __attribute__((aligned(2)));
+    float16 values;
+    __asm__("vcvtph2ps %1, %0" : "=v"(values) : "m"(*(__global const unaligned_ushort16 *)from));
+    return values;
+}
+#else
 inline float16 load16_f16(__global const ushort *from)
 {
     return vload_half16(0, (__global const half *)from);
 }
+#endif
 inline float16 load16_bf16(__global const ushort *from)
 {
     return as_float16(convert_uint16(vload16(0, from)) << 16);

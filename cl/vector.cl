@@ -111,7 +111,7 @@ inline void multiply_chunk(struct parts tiles, uint begin, uint stride, __global
 #if UNPACKED_TILES
     float unpacked[DEPTH_STEPS * PANEL_COLUMNS] __attribute__((aligned(64)));
     for (uint i = 0; count >= UNPACKED_TILES && i < steps * PANEL_COLUMNS; i += 16)
-        vstore16(load_vector(b + i), 0, unpacked + i);
+        *(float16 *)(unpacked + i) = load_vector(b + i);
 #endif
     for (uint tile = begin; tile < tiles.count; tile += stride, ahead = ahead_from(ahead, steps / STEP)) {
         const uint top = part_begin(tiles, tile), height = tile_height(tiles, tile);
