@@ -24,6 +24,10 @@
         DO(3, lower_sums + 16, SUMS_STRIDE);
 #define CLEAR(tile, at, stride) TILE_CLEAR(tile)
 
+/* A call passes the structure `ahead` through memory, and reads it before what was written of it can be read: that
+ * waits for all stores of tiles before. */
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
 /* What a work-item multiplies with. */
 struct multiplier {
     bool first;       /* sums begin: nothing is in their memory yet */
@@ -58,8 +62,8 @@ inline void configure_for(uint rows, uint pairs, struct multiplier *multiplier)
 }
 
 /* Adds to the sums, or, `first`, sets them to, the products over `count` times `pairs` pairs of steps. */
-inline void multiply_pairs(__global const ushort *a, __global const ushort *b, uint rows, uint pairs, uint count,
-                           struct ahead ahead, bool first, struct multiplier *multiplier, float *sums)
+ALWAYS_INLINE void multiply_pairs(__global const ushort *a, __global const ushort *b, uint rows, uint pairs, uint count,
+                                  struct ahead ahead, bool first, struct multiplier *multiplier, float *sums)
 {
     const bool lower = rows > TILE_ROWS;
     const uint lower_a = TILE_ROWS * A_STEPS, fetched = pairs / FETCH_STREAMS * ahead.stride;
@@ -93,8 +97,8 @@ inline void multiply_pairs(__global const ushort *a, __global const ushort *b, u
 
 /* The same over the steps of a chunk: pairs 16 at a time, then those left, and the last of an odd number of steps by
  * itself. */
-inline void multiply_tile(__global const ushort *a, __global const ushort *b, uint rows, uint steps, struct ahead ahead,
-                          struct multiplier *multiplier, float *sums)
+ALWAYS_INLINE void multiply_tile(__global const ushort *a, __global const ushort *b, uint rows, uint steps,
+                                 struct ahead ahead, struct multiplier *multiplier, float *sums)
 {
     const uint pairs = steps / 2, count = pairs / TILE_PAIRS, done = count * TILE_PAIRS;
     const bool first = multiplier->first;

@@ -40,7 +40,7 @@ static const struct moecl_constraint constraints[] = {
 static void fit(const moecl_device_info *info, unsigned *values)
 {
     static const unsigned narrow[PARAMETER_COUNT] = {6, 1, 16, 256, FITTED};
-    static const unsigned wide[PARAMETER_COUNT] = {12, 2, 16, 256, FITTED};
+    static const unsigned wide[PARAMETER_COUNT] = {12, 2, 32, 256, FITTED};
     memcpy(values, info->native_floats >= 16 ? wide : narrow, sizeof(wide));
 }
 
