@@ -12,20 +12,16 @@
 /* A block of one tile of at most LOW_ROWS rows multiplies LOW_PANELS panels at once. Of each it fetches what is
  * LOW_AHEAD bytes on, or, 0, takes it at the rate at which it comes. Where registers have 16 floats, one or two rows
  * took 1.2 to 1.4 times as long by two panels and without fetching. */
-#if PAIRS_AMX
-#define LOW_PANELS 1
-#define LOW_ROWS 0
-#elif ITEM_VECTORS == 2
-#define LOW_PANELS 4
+#if !PAIRS_AMX
+#define LOW_PANELS (2 * ITEM_VECTORS)
+#if ITEM_VECTORS == 2
 #define LOW_ROWS (ITEM_ROWS / 4)
 #define LOW_AHEAD 1024
 #else
-#define LOW_PANELS 2
 #define LOW_ROWS (ITEM_ROWS / 3)
 #define LOW_AHEAD 0
 #endif
 
-#if !PAIRS_AMX
 /* Adds the products of a tile of ROWS rows, in MEMORY, and PANELS panels, `panel_size` apart, over the steps of a chunk
  * to sums [row][PANEL_COLUMNS], those of a panel LOW_ROWS rows behind those of the one before. Loops over sums are
  * unrolled, or these would not be registers, and go by rows: by vectors, compilers keep an element of every row for the
@@ -126,8 +122,8 @@ inline struct multiplier multiplier_begin(void)
     return multiplier;
 }
 
-/* Before `rows` rows of sums begin. */
-inline void multiplier_clear(struct multiplier *multiplier, uint rows, float *sums)
+/* Before `rows` rows of sums begin, of a low tile or of others. */
+inline void multiplier_clear(struct multiplier *multiplier, uint rows, bool low, float *sums)
 {
     for (uint i = 0; i < rows * ITEM_VECTORS; i++)
         vstore16((float16)(0.0f), i, sums);

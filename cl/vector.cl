@@ -175,7 +175,7 @@ vector_multiply(__global const uchar *packed_memory, ulong packed_offset, uint x
         together = rows <= LOW_ROWS && end_panel - panel >= LOW_PANELS ? LOW_PANELS : 1;
         float sums[BLOCK_ROWS * PANEL_COLUMNS] __attribute__((aligned(64)));
         int wrong = 0;
-        multiplier_clear(&multiplier, together > 1 ? LOW_PANELS * LOW_ROWS : rows, sums);
+        multiplier_clear(&multiplier, together > 1 ? LOW_PANELS * LOW_ROWS : rows, together > 1, sums);
         for (uint begin = 0; begin < depth; begin += DEPTH_STEPS) {
             __global const ELEMENT(WEIGHT_TYPE) *b_chunk = b + panel * panel_size + (ulong)begin * PANEL_COLUMNS;
             __global const ELEMENT(PACKED_TYPE) *a_chunk = a + (ulong)(begin / DEPTH_STEPS) * total_rows * DEPTH_STEPS;
@@ -187,12 +187,10 @@ vector_multiply(__global const uchar *packed_memory, ulong packed_offset, uint x
                 continue;
             }
 #endif
-#if LOW_ROWS
             if (together > 1) {
                 multiply_low(a_chunk, b_chunk, panel_size, rows, steps, sums);
                 continue;
             }
-#endif
             multiply_chunk(tiles, get_global_id(0), splits, a_chunk, b_chunk, steps, &multiplier, sums);
             multiplier.first = false;
         }

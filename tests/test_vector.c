@@ -18,7 +18,7 @@
 #include "random.h"
 
 /* Group g has g rows, and its row r is input row r; all groups have the same weights. The panels are odd in number. */
-enum { GROUPS = 36, ROWS = GROUPS * (GROUPS - 1) / 2, OUT = 40, IN = 83 };
+enum { GROUPS = 36, ROWS = GROUPS * (GROUPS - 1) / 2, OUT = 72, IN = 83 };
 
 struct fixture {
     moecl_context *context;
@@ -26,16 +26,16 @@ struct fixture {
     struct array input, input_bf16, assignments, offsets;
 };
 
-static void fill(uint64_t *seed, float *values, size_t count)
+static void fill(uint64_t *seed, double scale, float *values, size_t count)
 {
     uint16_t *rounded = make(count, sizeof *rounded);
-    random_fill(seed, 1, values, count);
+    random_fill(seed, scale, values, count);
     moecl_convert(values, MOECL_F32, rounded, MOECL_BF16, count);
     moecl_convert(rounded, MOECL_BF16, values, MOECL_F32, count);
     free(rounded);
 }
 
-static void fixture_make(moecl_context *context, uint64_t seed, struct fixture *fixture)
+static void fixture_make(moecl_context *context, uint64_t seed, double scale, struct fixture *fixture)
 {
     cl_uint assignments[ROWS], offsets[GROUPS + 1] = {0};
     for (cl_uint g = 0, row = 0; g < GROUPS; g++) {
@@ -44,9 +44,9 @@ static void fixture_make(moecl_context *context, uint64_t seed, struct fixture *
         offsets[g + 1] = row;
     }
     fixture->context = context;
-    fill(&seed, fixture->matrix, sizeof(fixture->matrix) / sizeof(float));
-    fill(&seed, fixture->up, sizeof(fixture->up) / sizeof(float));
-    fill(&seed, fixture->x, sizeof(fixture->x) / sizeof(float));
+    fill(&seed, scale, fixture->matrix, sizeof(fixture->matrix) / sizeof(float));
+    fill(&seed, scale, fixture->up, sizeof(fixture->up) / sizeof(float));
+    fill(&seed, scale, fixture->x, sizeof(fixture->x) / sizeof(float));
     fixture->input = array_make(context, sizeof(fixture->x), fixture->x);
     fixture->input_bf16 = array_of(context, MOECL_BF16, fixture->x, sizeof(fixture->x) / sizeof(float));
     fixture->assignments = array_make(context, sizeof(assignments), assignments);
@@ -111,20 +111,28 @@ static float *multiply(struct fixture *fixture, const char *parameters, bool act
     return got;
 }
 
-static void check(struct fixture *fixture, const char *parameters, bool activated, moecl_type type)
+/* A row has the same bits in every group. */
+static void check_bits(const float *got, const char *parameters)
 {
-    printf("           %s, %s\n", parameters, activated ? "activated" : "plain");
-    float *got = multiply(fixture, parameters, activated, type);
     const float *last = &got[(ROWS - GROUPS + 1) * OUT]; /* the rows of the last group: all there are */
-    double *expected = make(ROWS * OUT, sizeof *expected), *values = to_doubles(got, MOECL_F32, ROWS * OUT);
     for (size_t g = 0, row = 0; g < GROUPS; g++)
         for (size_t r = 0; r < g; r++, row++) {
             const void *bits = &got[row * OUT], *others = &last[r * OUT];
             if (memcmp(bits, others, OUT * sizeof(float)) != 0)
                 fail_msg("%s: row %zu of %zu has other bits than among %d", parameters, r, g, GROUPS - 1);
+        }
+}
+
+static void check(struct fixture *fixture, const char *parameters, bool activated, moecl_type type)
+{
+    printf("           %s, %s\n", parameters, activated ? "activated" : "plain");
+    float *got = multiply(fixture, parameters, activated, type);
+    double *expected = make(ROWS * OUT, sizeof *expected), *values = to_doubles(got, MOECL_F32, ROWS * OUT);
+    check_bits(got, parameters);
+    for (size_t g = 0, row = 0; g < GROUPS; g++)
+        for (size_t r = 0; r < g; r++, row++)
             for (size_t c = 0; c < OUT; c++)
                 expected[row * OUT + c] = expected_of(fixture, activated, r, c);
-        }
     ASSERT_CLOSE(values, expected, ROWS * OUT, 1e-5);
     free(values);
     free(expected);
@@ -136,7 +144,7 @@ static void check_all(moecl_context *context, const char *const *parameters, siz
     const size_t seed = number_from_environment("MOECL_SEED", 1);
     printf("           seed %zu\n", seed);
     struct fixture fixture;
-    fixture_make(context, seed, &fixture);
+    fixture_make(context, seed, 1, &fixture);
     for (size_t i = 0; i < count; i++)
         for (int activated = 0; activated < 2; activated++)
             check(&fixture, parameters[i], activated, type);
@@ -166,7 +174,7 @@ static void bf16_as_floats_gives_the_bits_of_f32(void **state)
         "item_rows=12,item_vectors=2,block_tiles=2,depth_steps=64,products=1",
     };
     struct fixture fixture;
-    fixture_make(*state, number_from_environment("MOECL_SEED", 1), &fixture);
+    fixture_make(*state, number_from_environment("MOECL_SEED", 1), 1, &fixture);
     for (size_t i = 0; i < (small_sizes() ? 1 : 2); i++) {
         float *got = multiply(&fixture, parameters[i], true, MOECL_BF16);
         float *expected = multiply(&fixture, parameters[i], true, MOECL_F32);
@@ -199,6 +207,17 @@ static void pairs_give_the_same_bits(void **state)
         assert_int_equal(moecl_gemm_create(context, "vector", parameters[3], &gemm), MOECL_UNSUPPORTED);
 }
 
+/* Products too small to be normal numbers, which tiles take for zero: so must what multiplies a row by itself. */
+static void check_subnormal(moecl_context *context, const char *parameters)
+{
+    struct fixture fixture;
+    fixture_make(context, number_from_environment("MOECL_SEED", 1), 0x1p-63, &fixture);
+    float *got = multiply(&fixture, parameters, false, MOECL_BF16);
+    check_bits(got, parameters);
+    free(got);
+    fixture_release(&fixture);
+}
+
 /* By AMX: the processor's, or, on a device whose kernels are the host's code, one that is emulated. */
 static void tiles_give_the_same_bits(void **state)
 {
@@ -218,6 +237,7 @@ static void tiles_give_the_same_bits(void **state)
         return;
     context->info.amx_bf16 = true;
     check_all(context, parameters, small_sizes() ? 1 : 3, MOECL_BF16);
+    check_subnormal(context, parameters[1]);
     context->info.amx_bf16 = info.amx_bf16;
     assert_true(!emulated || amx_products() > 0);
 }
