@@ -15,9 +15,8 @@
  * Launch: groups of one work-item; no local memory, no barrier. Work-item (s, q, block) multiplies tiles s, s + splits,
  * .. of a block by `item_panels` panels from q * item_panels on, chunk by chunk: a chunk of a panel stays in the
  * first-level cache while the tiles go by. A low tile multiplies several panels at once. `splits` is for products of
- * few panels. The grid
- * has the most blocks there can be, the last block first: surplus work-items, which return, come before the others, so
- * that what OpenCL implementations do to end with all cores busy meets those that have work.
+ * few panels. The grid has the most blocks there can be, the last block first: surplus work-items, which return, come
+ * before the others, so that what OpenCL implementations do to end with all cores busy meets those that have work.
  *
  * Deterministic: every element is the sum, in rising order, of the sums of its chunks, each one fp32 sum over k in
  * rising order; by one work-item, the same in whichever body. AMX goes on with a sum from chunk to chunk. */
