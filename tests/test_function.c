@@ -312,12 +312,6 @@ static void check_chain(moecl_context *context, const struct product *up, const 
         array_release(arrays[i]);
 }
 
-/* `vector` has a body for every height of a tile: functions do not see them, and building them is most of the time. */
-static const char *fewest_bodies(const char *variant)
-{
-    return strcmp(variant, "vector") == 0 ? "item_rows=6" : NULL;
-}
-
 /* Every function, in each variant; biases and types go around. */
 static void every_function_in_every_variant(void **state)
 {
@@ -337,8 +331,7 @@ static void every_function_in_every_variant(void **state)
                                               .biased = (number + number / 12) % 2 == v % 2,
                                               .weights = types[(number + v) % 3],
                                               .activations = types[(number / 3 + v) % 3],
-                                              .variant = moecl_variant_name(v),
-                                              .parameters = fewest_bodies(moecl_variant_name(v))};
+                                              .variant = moecl_variant_name(v)};
             moecl_matrices_options down = {.groups = options.groups,
                                            .out = random_between(&seed, 1, most),
                                            .in = options.out,
