@@ -121,9 +121,7 @@ ALWAYS_INLINE void multiply_tile(__global const ushort *a, __global const ushort
 /* A single row multiplies LOW_PANELS panels at once in vector registers, to the bits that tiles come to: one panel by
  * tiles took 1.07 times as long. */
 #define LOW_ROWS 1
-#define LOW_PANELS (2 * ITEM_VECTORS)
 #define LOW_VECTORS (LOW_PANELS * ITEM_VECTORS)
-#define LOW_AHEAD 1024
 #define FOR_EACH_VECTOR(v) _Pragma("unroll") for (uint v = 0; v < LOW_VECTORS; v++)
 
 /* From here on subnormal numbers count as zero, as tiles have it. Returns what end_flushing() goes back to. `sums` is

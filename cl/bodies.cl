@@ -9,18 +9,8 @@
  *
  * Deterministic: every sum runs over k in rising order (of a pair, the second step first), the same in every body. */
 
-/* A block of one tile of at most LOW_ROWS rows multiplies LOW_PANELS panels at once. Of each it fetches what is
- * LOW_AHEAD bytes on, or, 0, takes it at the rate at which it comes. Where registers have 16 floats, one or two rows
- * took 1.2 to 1.4 times as long by two panels and without fetching. */
 #if !PAIRS_AMX
-#define LOW_PANELS (2 * ITEM_VECTORS)
-#if ITEM_VECTORS == 2
-#define LOW_ROWS (ITEM_ROWS / 4)
-#define LOW_AHEAD 1024
-#else
-#define LOW_ROWS (ITEM_ROWS / 3)
-#define LOW_AHEAD 0
-#endif
+#define LOW_ROWS (ITEM_ROWS / (ITEM_VECTORS == 2 ? 4 : 3)) /* a tile of at most that many is low */
 
 /* Adds the products of a tile of ROWS rows, in MEMORY, and PANELS panels, `panel_size` apart, over the steps of a chunk
  * to sums [row][PANEL_COLUMNS], those of a panel LOW_ROWS rows behind those of the one before. Loops over sums are

@@ -119,11 +119,17 @@ typedef uint16 early_uint16 __attribute__((aligned(2)));
 #define LINE_BYTES 64
 #define STEP_BYTES (STEP * PANEL_COLUMNS * sizeof(ELEMENT(WEIGHT_TYPE)))
 
+/* A block of a single low tile multiplies LOW_PANELS panels at once, as many as vector.c gives a work-item. Of each it
+ * fetches what is LOW_AHEAD bytes on, or, 0, takes it at the rate at which it comes. Where registers have 16 floats,
+ * one or two rows took 1.2 to 1.4 times as long by two panels and without fetching. */
+#define LOW_PANELS (2 * ITEM_VECTORS)
+#define LOW_AHEAD (ITEM_VECTORS == 2 ? 1024 : 0)
+
 /* Where the next chunk of weights is fetched while a tile is multiplied. What processors read ahead of their own accord
  * ends with the page, and is for several streams at a time: of FETCH_STREAMS parts of a chunk side by side, memory
  * gives 1.2 times what it gives of one part after the other (Xeon, Emerald Rapids; layers with 2 to 16 rows an expert
- * took 0.78 to 0.88 of their time). More tiles than STREAMED_TILES have time enough, and took 1.02 of it. With
- * registers of 8 floats this is not measured. */
+ * took 0.78 to 0.88 of their time). More tiles than STREAMED_TILES have time enough, and took 1.02 of it, but
+ * by AMX. With registers of 8 floats this is not measured. */
 #define FETCH_STREAMS (PAIRS_AMX ? 8 : 4)
 #define STREAMED_TILES (PAIRS_AMX ? 32 : ITEM_VECTORS == 2 ? 4 : 0)
 

@@ -259,7 +259,7 @@ static moecl_status pack(struct moecl_gemm *gemm, struct moecl_chain *chain, con
                         sizeof(arguments) / sizeof(arguments[0]));
 }
 
-/* How many panels a work-item has: as many as low tiles multiply at once (bodies.cl), where that leaves every core two
+/* How many panels a work-item has: as many as low tiles multiply at once (panels.cl), where that leaves every core two
  * work-items; more or fewer make no difference to other tiles. */
 static size_t item_panels(const struct moecl_gemm *gemm, size_t panels, size_t blocks)
 {
