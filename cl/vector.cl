@@ -100,10 +100,10 @@ __kernel void vector_pack(__global const uchar *x_memory, ulong x_offset, __glob
 
 /* Adds the products of a block's tiles, every `stride`-th from `begin` on, over a chunk. Each of n tiles fetches an
  * n-th of the chunk that follows, so that memory is read all the while that the multipliers are busy, and not only
- * during the first tile. */
+ * during the first tile; and the rows of the tile that follows, which after the last one are of `next_a`. */
 inline void multiply_chunk(struct parts tiles, uint begin, uint stride, __global const ELEMENT(PACKED_TYPE) *a,
-                           __global const ELEMENT(WEIGHT_TYPE) *b, uint steps, struct multiplier *multiplier,
-                           float *block_sums)
+                           __global const ELEMENT(PACKED_TYPE) *next_a, __global const ELEMENT(WEIGHT_TYPE) *b,
+                           uint steps, struct multiplier *multiplier, float *block_sums)
 {
     const uint count = (tiles.count - begin + stride - 1) / stride;
     struct ahead ahead = ahead_of(b + steps * PANEL_COLUMNS, steps, count);
@@ -116,6 +116,10 @@ inline void multiply_chunk(struct parts tiles, uint begin, uint stride, __global
         const uint top = part_begin(tiles, tile), height = tile_height(tiles, tile);
         __global const ELEMENT(PACKED_TYPE) *tile_a = a + top * DEPTH_STEPS;
         float *sums = block_sums + top * PANEL_COLUMNS;
+#if ROWS_AHEAD
+        const bool last = tile + stride >= tiles.count;
+        ahead.rows = (ulong)((last ? next_a : a) + part_begin(tiles, last ? begin : tile + stride) * DEPTH_STEPS);
+#endif
 #if UNPACKED_TILES
         if (count >= UNPACKED_TILES) {
             multiply_unpacked_tile(tile_a, unpacked, height, steps, ahead, sums);
@@ -190,7 +194,9 @@ vector_multiply(__global const uchar *packed_memory, ulong packed_offset, uint x
                 multiply_low(a_chunk, b_chunk, panel_size, rows, steps, sums);
                 continue;
             }
-            multiply_chunk(tiles, get_global_id(0), splits, a_chunk, b_chunk, steps, &multiplier, sums);
+            multiply_chunk(tiles, get_global_id(0), splits, a_chunk,
+                           begin + steps < depth ? a_chunk + (ulong)total_rows * DEPTH_STEPS : a, b_chunk, steps,
+                           &multiplier, sums);
             multiplier.first = false;
         }
         if (wrong && flag)
