@@ -13,44 +13,6 @@
  * ones; a single row's too, though not by tiles. */
 
 #if PAIRS_AMX
-/* The next chunk of weights is fetched while a tile is multiplied, FETCH_STREAMS parts of it side by side: what
- * processors read ahead of their own accord ends with the page, and is for several streams at a time (0.9 of the time
- * of one part after the other with 2 to 16 rows an expert).
- *
- * From PAIRED_TILES on it is every other line alone, page by page; processors read lines in pairs, and bring the one
- * beside. A fetch takes one of the few places for lines on their way to the first-level cache, as A's lines do, which
- * are read at the same time: 0.96 to 0.98 of the time with 4 to 16 tiles, but 1.06 to 1.2 with one, which has little
- * of A. */
-#define FETCH_STREAMS 8
-#define PAIRED_TILES 3
-#define PAGE_BYTES 4096
-#define ROWS_AHEAD 0
-
-/* Every FETCH_STREAMS pairs, the lines every `gap` bytes in the next `stride` bytes of each part, which are `apart`. */
-struct ahead {
-    ulong at;
-    uint stride, apart, gap;
-};
-
-/* For each of `tiles` tiles, which fetch a part of it each, after a chunk of `steps` steps that ends at `next`. */
-inline struct ahead ahead_of(__global const ushort *next, uint steps, uint tiles)
-{
-    struct ahead ahead;
-    const bool paired = tiles >= PAIRED_TILES;
-    ahead.at = paired ? ((ulong)next + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES : (ulong)next;
-    ahead.stride = STEP_BYTES / tiles;
-    ahead.apart = steps / STEP * STEP_BYTES / FETCH_STREAMS;
-    ahead.gap = paired ? 2 * LINE_BYTES : LINE_BYTES;
-    return ahead;
-}
-
-/* Where pair `pair` of them goes on. */
-inline struct ahead ahead_from(struct ahead ahead, uint pair)
-{
-    ahead.at += pair / FETCH_STREAMS * ahead.stride;
-    return ahead;
-}
-
 #define SUMS_STRIDE (PANEL_COLUMNS * sizeof(float))
 #define FOR_EACH_SUMS(DO)                                                                                              \
     DO(0, sums, SUMS_STRIDE);                                                                                          \

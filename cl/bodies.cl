@@ -10,53 +10,6 @@
  * Deterministic: every sum runs over k in rising order (of a pair, the second step first), the same in every body. */
 
 #if !PAIRS_AMX
-/* Where the next chunk of weights is fetched while a tile is multiplied. What processors read ahead of their own accord
- * ends with the page, and is for several streams at a time: of FETCH_STREAMS parts of a chunk side by side, memory
- * gives 1.2 times what it gives of one part after the other (Xeon, Emerald Rapids; layers with 2 to 16 rows an expert
- * took 0.78 to 0.88 of their time). More tiles than STREAMED_TILES have time enough, and took 1.02 of it. With
- * registers of 8 floats this is not measured. */
-#define FETCH_STREAMS 4
-#define STREAMED_TILES (ITEM_VECTORS == 2 ? 4 : 0)
-
-/* Whether the rows of the next tile are fetched as well. Those of a block may be more than the second-level cache
- * holds, the more so where processors share it, and their steps come from as many places as there are rows, which
- * processors do not read ahead: 0.94 to 0.98 of the time with 22 tiles of 2048 steps. Not of bf16 rows, which take half
- * as much. With registers of 8 floats this is not measured. */
-#define ROWS_AHEAD (ITEM_VECTORS == 2 && !IN_PAIRS)
-
-/* Vectors of 16 floats fetch weights to the second-level cache: 0.97 of the time with two tiles, whose A and weights
- * fill the first one. */
-#if ITEM_VECTORS == 2
-#define fetch_next fetch_far
-#else
-#define fetch_next fetch
-#endif
-
-/* Vector's step k fetches at `at` + k / FETCH_STREAMS * stride + k % FETCH_STREAMS * apart. The rows of the next tile
- * begin at `rows`. */
-struct ahead {
-    ulong at, rows;
-    uint stride, apart;
-};
-
-/* For each of `tiles` tiles, which fetch a part of it each, after a chunk of `steps` steps that ends at `next`. */
-inline struct ahead ahead_of(__global const ELEMENT(WEIGHT_TYPE) *next, uint steps, uint tiles)
-{
-    struct ahead ahead;
-    const bool streamed = tiles <= STREAMED_TILES;
-    ahead.at = ahead.rows = (ulong)next;
-    ahead.stride = (streamed ? 1 : FETCH_STREAMS) * STEP_BYTES / tiles;
-    ahead.apart = streamed ? steps / STEP * STEP_BYTES / FETCH_STREAMS : STEP_BYTES / tiles;
-    return ahead;
-}
-
-/* Where vector's step k of them goes on. */
-inline struct ahead ahead_from(struct ahead ahead, uint k)
-{
-    ahead.at += k / FETCH_STREAMS * ahead.stride;
-    return ahead;
-}
-
 #define LOW_ROWS (ITEM_ROWS / (ITEM_VECTORS == 2 ? 4 : 3)) /* a tile of at most that many is low */
 
 /* Adds the products of a tile of ROWS rows, in MEMORY, and PANELS panels, `panel_size` apart, over the steps of a chunk
@@ -201,7 +154,7 @@ inline void multiply_unpacked_tile(__global const float *a, const float *b, uint
 inline void multiply_low(__global const ELEMENT(PACKED_TYPE) *a, __global const ELEMENT(WEIGHT_TYPE) *b,
                          ulong panel_size, uint height, uint steps, float *sums)
 {
-    const struct ahead ahead = {0, 0, 0, 0};
+    const struct ahead ahead = {0, 0, 0, 0, 0};
     switch (height) {
         FOR_EACH_LOW_HEIGHT(CASE_LOW)
     }
