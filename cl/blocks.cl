@@ -17,11 +17,12 @@
  * token's rows (BY_CHOICE): row j is of the expert that is its choice j, the map is ids, and is a block by itself.
  *
  * A goes by chunks of DEPTH_STEPS steps of all rows: those of the first row of all, then those of the second. For AMX,
- * a chunk's tiles follow each other, so that what one register takes lies together:
+ * a chunk's tiles follow each other, so that what one register takes lies together. Where values have two PIECES
+ * (columns.cl), the first ones lie before the second ones:
  *
- *                [tile 0: steps 0 to 31: r0: .. | r1: .. | ..; steps 32 to 63: r0: .. | ..; ..] [tile 1: ..]
+ *                [tile 0: steps 0 to 31: r0: .. | r1: .. | ..; second pieces; steps 32 to 63: r0: .. | ..] [tile 1: ..]
  *
- * Behind K nothing is written nor read.
+ * Behind K nothing is read, but by AMX a zero where K is odd.
  *
  * Launch: vector_map by one work-item. Of the rows by group there are at most ceil(rows / rows a block) + min(E, rows)
  * blocks, of an only group's ceil(rows / rows a block), of one token's a block a choice.
@@ -41,6 +42,7 @@
 #define PAIRS_AMX 0
 #endif
 #define A_STEPS (PAIRS_AMX ? 32 : DEPTH_STEPS) /* steps of a row of A that lie together */
+#define CHUNK_ELEMENTS (DEPTH_STEPS * PIECES)  /* of a row of A in a chunk */
 
 /* The order of rows; enum moecl_order of runtime/experts/variant.h has the same. */
 #define BY_GROUP 0u
@@ -84,13 +86,18 @@ inline uint tile_height(struct parts tiles, uint tile)
     return tiles.height - (tile >= tiles.tall);
 }
 
-/* Where in A step `step` of row `row` of a tile lies, that has `height` rows and begins at row `top` of
- * `total_rows`. */
+/* Where in A step `step` of row `row` of a tile lies, that has `height` rows and begins at row `top` of `total_rows`. A
+ * second piece lies pieces_apart() behind it. */
 inline ulong packed_element(uint total_rows, uint top, uint height, uint row, uint step)
 {
     const uint chunk = step / DEPTH_STEPS, in_chunk = step % DEPTH_STEPS;
-    const ulong tile = ((ulong)chunk * total_rows + top) * DEPTH_STEPS;
-    return tile + ((ulong)(in_chunk / A_STEPS) * height + row) * A_STEPS + in_chunk % A_STEPS;
+    const ulong tile = ((ulong)chunk * total_rows + top) * CHUNK_ELEMENTS;
+    return tile + ((ulong)(in_chunk / A_STEPS) * PIECES * height + row) * A_STEPS + in_chunk % A_STEPS;
+}
+
+inline ulong pieces_apart(uint height)
+{
+    return (ulong)height * A_STEPS;
 }
 
 /* One by one: Oclgrind takes a vector put together from variables and a constant for uninitialised. */

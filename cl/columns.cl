@@ -14,9 +14,30 @@
  *
  * Deterministic: elementwise. */
 
-/* What the next product's A is packed in: f32, or bf16. */
+/* What the next product's A is packed in: f32, or bf16, of which a value may have two PIECES: the nearest, and the upper
+ * half of what is left. They are all of an f16 value, and the upper 16 bits of an f32 one. The second is not rounded, so
+ * that one of NaN's is NaN; and so is one of infinity's. */
 #ifndef PACKED_TYPE
 #define PACKED_TYPE f32
+#endif
+#ifndef PIECES
+#define PIECES 1
+#endif
+
+#if PIECES == 2
+#define DEFINE_PIECES(n)                                                                                               \
+    inline float##n first_piece##n(float##n values)                                                                    \
+    {                                                                                                                  \
+        return as_float##n((as_uint##n(values) + 0x8000u) & 0xffff0000u);                                              \
+    }                                                                                                                  \
+    inline void store_pieces##n(__global ushort *to, ulong apart, float##n values)                                     \
+    {                                                                                                                  \
+        const float##n first = first_piece##n(values);                                                                 \
+        store_ushort##n(convert_ushort##n(as_uint##n(first) >> 16), to);                                               \
+        store_ushort##n(convert_ushort##n(as_uint##n(values - first) >> 16), to + apart);                              \
+    }
+DEFINE_PIECES(8)
+DEFINE_PIECES(16)
 #endif
 
 /* The forms of C; enum moecl_form of runtime/experts/variant.h has the same. */
@@ -26,6 +47,7 @@
 #define FORM_LINEAR 3u           /* of two matrices, gate, then up  -> [rows, 2N] */
 
 #define STORE_COLUMNS PASTE_WIDTH(store, FUNCTION_WIDTH)
+#define STORE_PIECES PASTE_WIDTH(store_pieces, FUNCTION_WIDTH)
 #define VSTORE PASTE_WIDTH(vstore, FUNCTION_WIDTH)
 #define VLOAD PASTE_WIDTH(vload, FUNCTION_WIDTH)
 #define FOR_EACH_COLUMN(c) _Pragma("unroll") for (uint c = 0; c < FUNCTION_WIDTH; c++)
@@ -60,19 +82,51 @@ inline void store_row(__global float *to, uint count, FLOATS values)
     FOR_EACH_COLUMN(c) if (c < count) to[c] = value[c];
 }
 
-/* Stores up to `count` values of the next product's A, `stride` apart, from element `at` on. */
-inline __attribute__((always_inline)) void store_packed(__global float *packed, ulong at, ulong stride, uint count,
+/* Where in the next product's A columns lie: the first at element `at`, the others `stride` apart; their second pieces,
+ * where there are two, `apart` behind the first. */
+struct place {
+    ulong at, stride, apart;
+};
+
+inline struct place place_of(ulong at, ulong stride, ulong apart)
+{
+    const struct place place = {at, stride, apart};
+    return place;
+}
+
+#if PAIRS_AMX
+/* Stores up to `count` values of the next product's A, and zeros behind them, which AMX may read. */
+inline __attribute__((always_inline)) void store_packed(__global float *packed, struct place place, uint count,
                                                         FLOATS values)
 {
-    __global ELEMENT(PACKED_TYPE) *to = (__global ELEMENT(PACKED_TYPE) *)packed + at;
-    if (stride == 1 && count >= FUNCTION_WIDTH) {
+    __global ushort *to = (__global ushort *)packed + place.at;
+    if (count < FUNCTION_WIDTH) {
+        float value[FUNCTION_WIDTH];
+        VSTORE(values, 0, value);
+        FOR_EACH_COLUMN(c) value[c] = c < count ? value[c] : 0.0f;
+        values = VLOAD(0, value);
+    }
+#if PIECES == 2
+    STORE_PIECES(to, place.apart, values);
+#else
+    CALL(STORE_COLUMNS, bf16)(to, values);
+#endif
+}
+#else
+/* Stores up to `count` values of the next product's A. */
+inline __attribute__((always_inline)) void store_packed(__global float *packed, struct place place, uint count,
+                                                        FLOATS values)
+{
+    __global ELEMENT(PACKED_TYPE) *to = (__global ELEMENT(PACKED_TYPE) *)packed + place.at;
+    if (place.stride == 1 && count >= FUNCTION_WIDTH) {
         CALL(STORE_COLUMNS, PACKED_TYPE)(to, values);
         return;
     }
     float value[FUNCTION_WIDTH];
     VSTORE(values, 0, value);
-    FOR_EACH_COLUMN(c) if (c < count) CALL(store, PACKED_TYPE)(to + c * stride, value[c]);
+    FOR_EACH_COLUMN(c) if (c < count) CALL(store, PACKED_TYPE)(to + c * place.stride, value[c]);
 }
+#endif
 
 /* Two vectors of columns. */
 struct columns {
@@ -103,10 +157,10 @@ inline struct columns load_biases(__global const float *biases, bool gated, uint
     return bias;
 }
 
-/* Stores the columns of row `row` from `first` on in the form asked for; `width` is N. Packed, the first of them lies
- * at `packed`. `streamed`: streams(). Always inline: a call moves the vectors through memory twice. */
+/* Stores the columns of row `row` from `first` on in the form asked for; `width` is N. `streamed`: streams(). Always
+ * inline: a call moves the vectors through memory twice. */
 inline __attribute__((always_inline)) void store_columns(__global float *output, uint form, uint width, uint first,
-                                                         ulong row, ulong packed, ulong stride, bool streamed,
+                                                         ulong row, struct place packed, bool streamed,
                                                          struct columns columns)
 {
     FLOATS low = columns.low, high = columns.high;
@@ -118,13 +172,14 @@ inline __attribute__((always_inline)) void store_columns(__global float *output,
         high = expert_activation(high);
     }
     if (form == FORM_ACTIVATED_PACKED) {
-        store_packed(output, packed, stride, count, low);
-        store_packed(output, packed + FUNCTION_WIDTH * stride, stride, second_count, high);
+        store_packed(output, packed, count, low);
+        packed.at += FUNCTION_WIDTH * packed.stride;
+        store_packed(output, packed, second_count, high);
         return;
     }
 #else
     if (form == FORM_ACTIVATED_PACKED) {
-        store_packed(output, packed, stride, count, expert_function(low, high));
+        store_packed(output, packed, count, expert_function(low, high));
         return;
     }
     if (form == FORM_ACTIVATED_ROWS) {

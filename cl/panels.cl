@@ -12,7 +12,9 @@
  *                [panel 0: k=0,1: c0 c0 c1 c1 .. | k=2,3: c0 c0 c1 c1 .. | ..]
  *
  * IN_PAIRS, bf16 by bf16: A holds bf16 too, and both are multiplied pair by pair, in plain code, by AVX512-BF16
- * (PAIRS_AVX512) or by AMX (PAIRS_AMX).
+ * (PAIRS_AVX512) or by AMX (PAIRS_AMX). AMX multiplies f16 by f16 too, in two PIECES (columns.cl), into which it cuts
+ * the weights of a chunk that it reads. It leaves out the product of the second pieces: at most 2^-18 of the values'
+ * own, of either sign alike, which rounding does to sums of some hundred products as well.
  *
  * No kernels, so no launch. Deterministic: elementwise. */
 
@@ -42,7 +44,7 @@
 #define HALVES_f32 0
 #define HALVES_f16 1
 #define HALVES_bf16 0
-#define UNPACKED_TILES (CALL(HALVES, WEIGHT_TYPE) && ITEM_VECTORS == 2 ? 4 : 0)
+#define UNPACKED_TILES (CALL(HALVES, WEIGHT_TYPE) && ITEM_VECTORS == 2 && !IN_PAIRS ? 4 : 0)
 
 /* A vector of weights, and what products take of it in a round: PAIRS has 2 steps of 16 columns in a vector, which
  * floats are multiplied by in two rounds, the first step's first. */

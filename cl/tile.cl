@@ -233,7 +233,8 @@ tile_multiply(__global const float *packed_memory, ulong packed_offset, __global
             }
             if (lane + r < entry.z || form == FORM_ACTIVATED_PACKED)
                 store_columns(output, form, width, first, entry.y + lane + r,
-                              ((ulong)tile * width + first) * TILE_ROWS + lane + r, TILE_ROWS, false, columns);
+                              place_of(((ulong)tile * width + first) * TILE_ROWS + lane + r, TILE_ROWS, 0), false,
+                              columns);
         }
     }
 }

@@ -23,28 +23,36 @@
 
 #define BLOCK_ROWS (BLOCK_TILES * ITEM_ROWS)
 
-/* Brings `count` steps of a row times `weight` into A, where those of every A_STEPS lie `stride` behind the ones
- * before. Whether one of them is NaN or infinity. */
+/* Brings `count` steps of a row times `weight` into A. Whether one of them is NaN or infinity. */
 #if IN_PAIRS
-/* What is multiplied in pairs is bf16 as it comes, and never weighted. */
-inline int pack_row(__global const ushort *from, uint count, float weight, __global ushort *to, uint stride)
+/* What is multiplied in pairs is never weighted. Where it has pieces, the second ones lie `apart` behind the first. */
+inline int pack_row(__global const ELEMENT(ACTIVATION_TYPE) *from, uint count, float weight, __global ushort *to,
+                    uint apart)
 {
-    short16 wrong = (short16)(0);
-    uint k = 0;
-    for (; k + 16 <= count; k += 16) {
-        const ushort16 values = vload16(0, from + k);
-        wrong |= (values & (ushort)0x7f80) == (ushort)0x7f80;
-        store_ushort16(values, to + k / A_STEPS * stride + k % A_STEPS);
-    }
-    for (; k < count; k++) {
-        wrong.s0 |= (from[k] & 0x7f80) == 0x7f80 ? -1 : 0;
-        to[k / A_STEPS * stride + k % A_STEPS] = from[k];
+    int16 wrong = (int16)(0);
+    for (uint k = 0; k < count; k += 16) {
+        __global ushort *packed = to + k / A_STEPS * PIECES * apart + k % A_STEPS;
+        float16 values;
+        if (k + 16 <= count) {
+            values = CALL(load16, ACTIVATION_TYPE)(from + k);
+        } else {
+            float value[16];
+            for (uint i = 0; i < 16; i++)
+                value[i] = k + i < count ? CALL(load, ACTIVATION_TYPE)(from + k + i) : 0.0f;
+            values = vload16(0, value);
+        }
+        wrong |= (as_int16(values) & 0x7f800000) == 0x7f800000;
+#if PIECES == 2
+        store_pieces16(packed, apart, values);
+#else
+        store_ushort16(convert_ushort16(as_uint16(values) >> 16), packed);
+#endif
     }
     return any(wrong);
 }
 #else
 inline int pack_row(__global const ELEMENT(ACTIVATION_TYPE) *from, uint count, float weight,
-                    __global ELEMENT(PACKED_TYPE) *to, uint stride)
+                    __global ELEMENT(PACKED_TYPE) *to, uint apart)
 {
     int16 wrong = (int16)(0);
     uint k = 0;
@@ -91,7 +99,7 @@ __kernel void vector_pack(__global const uchar *x_memory, ulong x_offset, __glob
             wrong |= pack_row(VIEW(const ELEMENT(ACTIVATION_TYPE), x) + (ulong)source * depth + begin, steps, weight,
                               VIEW(ELEMENT(PACKED_TYPE), packed) +
                                   packed_element(total_rows, block.first + first, height, i, begin),
-                              height * A_STEPS);
+                              pieces_apart(height));
         }
     }
     if (wrong && flag)
@@ -112,9 +120,13 @@ inline void multiply_chunk(struct parts tiles, uint begin, uint stride, __global
     for (uint i = 0; count >= UNPACKED_TILES && i < steps * PANEL_COLUMNS; i += 16)
         *(float16 *)(unpacked + i) = load_vector(b + i);
 #endif
+#if PAIRS_AMX
+    uint cut[PIECES == 2 ? CHUNK_ELEMENTS / 2 * PANEL_COLUMNS : 1] __attribute__((aligned(64)));
+    struct chunk chunk = {b, cut, true};
+#endif
     for (uint tile = begin; tile < tiles.count; tile += stride, ahead = ahead_from(ahead, steps / STEP)) {
         const uint top = part_begin(tiles, tile), height = tile_height(tiles, tile);
-        __global const ELEMENT(PACKED_TYPE) *tile_a = a + top * DEPTH_STEPS;
+        __global const ELEMENT(PACKED_TYPE) *tile_a = a + (ulong)top * CHUNK_ELEMENTS;
         float *sums = block_sums + top * PANEL_COLUMNS;
 #if ROWS_AHEAD
         const bool last = tile + stride >= tiles.count;
@@ -126,7 +138,12 @@ inline void multiply_chunk(struct parts tiles, uint begin, uint stride, __global
             continue;
         }
 #endif
+#if PAIRS_AMX
+        multiply_tile(tile_a, chunk, height, steps, ahead, multiplier, sums);
+        chunk.uncut = false;
+#else
         multiply_tile(tile_a, b, height, steps, ahead, multiplier, sums);
+#endif
     }
 }
 
@@ -167,7 +184,7 @@ vector_multiply(__global const uchar *packed_memory, ulong packed_offset, uint x
     const bool streamed = streams(form, total_rows, width, VIEW(const float, output));
     const ulong panel_size = (ulong)((depth + STEP - 1) / STEP) * STEP * PANEL_COLUMNS;
     __global const ELEMENT(PACKED_TYPE) *a =
-        VIEW(const ELEMENT(PACKED_TYPE), packed) + (ulong)first * DEPTH_STEPS;
+        VIEW(const ELEMENT(PACKED_TYPE), packed) + (ulong)first * CHUNK_ELEMENTS;
     __global const ELEMENT(WEIGHT_TYPE) *b =
         VIEW(const ELEMENT(WEIGHT_TYPE), weights) + (ulong)(group - first_group) * panels * panel_size;
     __global const float *biases =
@@ -181,7 +198,7 @@ vector_multiply(__global const uchar *packed_memory, ulong packed_offset, uint x
         multiplier_clear(&multiplier, together > 1 ? LOW_PANELS * LOW_ROWS : rows, together > 1, sums);
         for (uint begin = 0; begin < depth; begin += DEPTH_STEPS) {
             __global const ELEMENT(WEIGHT_TYPE) *b_chunk = b + panel * panel_size + (ulong)begin * PANEL_COLUMNS;
-            __global const ELEMENT(PACKED_TYPE) *a_chunk = a + (ulong)(begin / DEPTH_STEPS) * total_rows * DEPTH_STEPS;
+            __global const ELEMENT(PACKED_TYPE) *a_chunk = a + (ulong)begin * total_rows * PIECES;
             const uint steps = min(depth - begin, (uint)DEPTH_STEPS);
 #if !IN_PAIRS
             if (x_type != TYPE_NONE) {
@@ -190,10 +207,12 @@ vector_multiply(__global const uchar *packed_memory, ulong packed_offset, uint x
                 continue;
             }
 #endif
+#if LOW_ROWS
             if (together > 1) {
                 multiply_low(a_chunk, b_chunk, panel_size, rows, steps, sums);
                 continue;
             }
+#endif
             multiply_chunk(tiles, get_global_id(0), splits, a_chunk,
                            begin + steps < depth ? a_chunk + (ulong)total_rows * DEPTH_STEPS : a, b_chunk, steps,
                            &multiplier, sums);
@@ -214,7 +233,9 @@ vector_multiply(__global const uchar *packed_memory, ulong packed_offset, uint x
                     columns.low += bias.low;
                     columns.high += bias.high;
                     store_columns(VIEW(float, output), form, width, n, first + top + r,
-                                  packed_element(total_rows, first + top, height, r, n), 1, streamed, columns);
+                                  place_of(packed_element(total_rows, first + top, height, r, n), 1,
+                                           pieces_apart(height)),
+                                  streamed, columns);
                 }
             }
         }

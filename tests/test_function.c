@@ -98,7 +98,7 @@ static struct product product_make(moecl_context *context, struct moecl_gemm *ge
                                    const moecl_matrices_options *options, uint64_t *seed)
 {
     struct product product = {.options = *options, .groups = make(options->groups, sizeof(struct group))};
-    ASSERT_OK(context, gemm ? moecl_matrices_create_for(gemm, options, false, &product.packed)
+    ASSERT_OK(context, gemm ? moecl_matrices_create_for(gemm, options, MOECL_NEVER_IN_PAIRS, &product.packed)
                             : moecl_matrices_create(context, options, &product.packed));
     for (size_t g = 0; g < options->groups; g++) {
         struct group *group = &product.groups[g];

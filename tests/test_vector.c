@@ -15,6 +15,7 @@
 #include "device.h"
 #include "experts/matrices.h"
 #include "experts/variant.h"
+#include "layers.h"
 #include "random.h"
 
 /* Group g has g rows, and its row r is input row r; all groups have the same weights. The panels are odd in number. */
@@ -22,33 +23,43 @@ enum { GROUPS = 36, ROWS = GROUPS * (GROUPS - 1) / 2, OUT = 72, IN = 83 };
 
 struct fixture {
     moecl_context *context;
-    float matrix[OUT * IN], up[OUT * IN], x[GROUPS * IN]; /* all bf16 too */
-    struct array input, input_bf16, assignments, offsets;
+    float matrix[OUT * IN], up[OUT * IN], x[GROUPS * IN]; /* numbers of the 16-bit type too */
+    moecl_type type;
+    struct array input, input_16bit, assignments, offsets;
 };
 
-static void fill(uint64_t *seed, double scale, float *values, size_t count)
+static void fill(uint64_t *seed, double scale, moecl_type type, float *values, size_t count)
 {
     uint16_t *rounded = make(count, sizeof *rounded);
     random_fill(seed, scale, values, count);
-    moecl_convert(values, MOECL_F32, rounded, MOECL_BF16, count);
-    moecl_convert(rounded, MOECL_BF16, values, MOECL_F32, count);
+    moecl_convert(values, MOECL_F32, rounded, type, count);
+    moecl_convert(rounded, type, values, MOECL_F32, count);
     free(rounded);
 }
 
-static void fixture_make(moecl_context *context, uint64_t seed, double scale, struct fixture *fixture)
+static void fixture_upload_x(struct fixture *fixture)
 {
+    fixture->input = array_make(fixture->context, sizeof(fixture->x), fixture->x);
+    fixture->input_16bit = array_of(fixture->context, fixture->type, fixture->x, sizeof(fixture->x) / sizeof(float));
+}
+
+/* Of numbers that `type`, of 16 bits, has too. */
+static void fixture_make(moecl_context *context, double scale, moecl_type type, struct fixture *fixture)
+{
+    uint64_t seed = number_from_environment("MOECL_SEED", 1);
     cl_uint assignments[ROWS], offsets[GROUPS + 1] = {0};
     for (cl_uint g = 0, row = 0; g < GROUPS; g++) {
         for (cl_uint r = 0; r < g; r++)
             assignments[row++] = r;
         offsets[g + 1] = row;
     }
+    printf("           seed %llu\n", (unsigned long long)seed);
     fixture->context = context;
-    fill(&seed, scale, fixture->matrix, sizeof(fixture->matrix) / sizeof(float));
-    fill(&seed, scale, fixture->up, sizeof(fixture->up) / sizeof(float));
-    fill(&seed, scale, fixture->x, sizeof(fixture->x) / sizeof(float));
-    fixture->input = array_make(context, sizeof(fixture->x), fixture->x);
-    fixture->input_bf16 = array_of(context, MOECL_BF16, fixture->x, sizeof(fixture->x) / sizeof(float));
+    fixture->type = type;
+    fill(&seed, scale, type, fixture->matrix, sizeof(fixture->matrix) / sizeof(float));
+    fill(&seed, scale, type, fixture->up, sizeof(fixture->up) / sizeof(float));
+    fill(&seed, scale, type, fixture->x, sizeof(fixture->x) / sizeof(float));
+    fixture_upload_x(fixture);
     fixture->assignments = array_make(context, sizeof(assignments), assignments);
     fixture->offsets = array_make(context, sizeof(offsets), offsets);
 }
@@ -56,7 +67,7 @@ static void fixture_make(moecl_context *context, uint64_t seed, double scale, st
 static void fixture_release(struct fixture *fixture)
 {
     array_release(&fixture->input);
-    array_release(&fixture->input_bf16);
+    array_release(&fixture->input_16bit);
     array_release(&fixture->assignments);
     array_release(&fixture->offsets);
 }
@@ -87,15 +98,15 @@ static float *multiply(struct fixture *fixture, const char *parameters, bool act
         weights.up = (moecl_matrix){fixture->up, MOECL_F32, OUT, IN, 0, 0};
     moecl_matrices *matrices;
     ASSERT_OK(fixture->context, moecl_gemm_create(fixture->context, "vector", parameters, &gemm));
-    const bool in_pairs = moecl_gemm_pairs(gemm, type, type);
-    ASSERT_OK(fixture->context, moecl_matrices_create_for(gemm, &options, in_pairs, &matrices));
+    const size_t pair_rows = moecl_gemm_pair_rows(gemm, type, type, 1000); /* as if there were so many */
+    ASSERT_OK(fixture->context, moecl_matrices_create_for(gemm, &options, pair_rows, &matrices));
     for (size_t g = 0; g < GROUPS; g++)
         ASSERT_OK(fixture->context, moecl_matrices_set(matrices, g, &weights));
     struct array output = array_make(fixture->context, sizeof(float) * ROWS * OUT, NULL);
     struct array workspace = array_make(fixture->context, moecl_grouped_gemm_workspace_size(matrices, ROWS), NULL);
     const moecl_grouped_gemm_call call = {.rows = ROWS,
                                           .input =
-                                              type == MOECL_BF16 ? fixture->input_bf16.buffer : fixture->input.buffer,
+                                              type == MOECL_F32 ? fixture->input.buffer : fixture->input_16bit.buffer,
                                           .input_type = type,
                                           .assignments = fixture->assignments.buffer,
                                           .offsets = fixture->offsets.buffer,
@@ -141,10 +152,8 @@ static void check(struct fixture *fixture, const char *parameters, bool activate
 
 static void check_all(moecl_context *context, const char *const *parameters, size_t count, moecl_type type)
 {
-    const size_t seed = number_from_environment("MOECL_SEED", 1);
-    printf("           seed %zu\n", seed);
     struct fixture fixture;
-    fixture_make(context, seed, 1, &fixture);
+    fixture_make(context, 1, type == MOECL_F32 ? MOECL_BF16 : type, &fixture);
     for (size_t i = 0; i < count; i++)
         for (int activated = 0; activated < 2; activated++)
             check(&fixture, parameters[i], activated, type);
@@ -174,7 +183,7 @@ static void bf16_as_floats_gives_the_bits_of_f32(void **state)
         "item_rows=12,item_vectors=2,block_tiles=2,depth_steps=64,products=1",
     };
     struct fixture fixture;
-    fixture_make(*state, number_from_environment("MOECL_SEED", 1), 1, &fixture);
+    fixture_make(*state, 1, MOECL_BF16, &fixture);
     for (size_t i = 0; i < (small_sizes() ? 1 : 2); i++) {
         float *got = multiply(&fixture, parameters[i], true, MOECL_BF16);
         float *expected = multiply(&fixture, parameters[i], true, MOECL_F32);
@@ -211,9 +220,76 @@ static void pairs_give_the_same_bits(void **state)
 static void check_subnormal(moecl_context *context, const char *parameters)
 {
     struct fixture fixture;
-    fixture_make(context, number_from_environment("MOECL_SEED", 1), 0x1p-63, &fixture);
+    fixture_make(context, 0x1p-63, MOECL_BF16, &fixture);
     float *got = multiply(&fixture, parameters, false, MOECL_BF16);
     check_bits(got, parameters);
+    free(got);
+    fixture_release(&fixture);
+}
+
+/* f16 is multiplied in pieces where an expert has many rows, as floats where it has few. */
+static void check_piece_rows(moecl_context *context)
+{
+    struct fixture fixture;
+    fixture_make(context, 1, MOECL_F16, &fixture);
+    float *floats = multiply(&fixture, "products=1", true, MOECL_F16);
+    float *few = multiply(&fixture, "products=4,piece_rows=64", true, MOECL_F16);
+    float *many = multiply(&fixture, "products=4,piece_rows=16", true, MOECL_F16);
+    assert_memory_equal(few, floats, ROWS * OUT * sizeof(float));
+    assert_memory_not_equal(many, floats, ROWS * OUT * sizeof(float));
+    free(floats);
+    free(few);
+    free(many);
+    fixture_release(&fixture);
+}
+
+/* A layer whose experts, and shared expert, have rows enough for pieces. */
+static void check_layer(moecl_context *context)
+{
+    enum { TOKENS = 33 };
+    const moecl_layer_options options = {.experts = 3,
+                                         .hidden = 259,
+                                         .intermediate = 257,
+                                         .top_k = 2,
+                                         .shared_intermediate = 300,
+                                         .weights = MOECL_F16,
+                                         .activations = MOECL_F16,
+                                         .variant = "vector"};
+    uint64_t seed = number_from_environment("MOECL_SEED", 1);
+    struct host_layer host = host_layer_make(&options, MOECL_F32, seed);
+    moecl_layer *layer = host_layer_upload(context, &host);
+    float *x = make(TOKENS * options.hidden, sizeof *x);
+    random_fill(&seed, 1, x, TOKENS * options.hidden);
+    for (int method = MOECL_VERIFY_FULL; method <= MOECL_VERIFY_PROJECT; method++) {
+        moecl_verify_report report;
+        ASSERT_OK(context,
+                  moecl_verify(context, layer, &host.weights, TOKENS, x, (moecl_verify_method)method, seed, &report));
+        if (!report.passed)
+            print_error("%.3g of %.3g allowed: %s\n", report.max_error, report.tolerance, report.worst);
+        assert_true(report.passed);
+    }
+    free(x);
+    moecl_layer_destroy(layer);
+    host_layer_free(&host);
+}
+
+/* NaN and infinity have no pieces that they are the sum of; what comes of them is no number, and nothing else's. */
+static void check_not_finite(moecl_context *context)
+{
+    const float values[] = {NAN, -NAN, INFINITY};
+    const size_t count = sizeof(values) / sizeof(values[0]);
+    struct fixture fixture;
+    fixture_make(context, 1, MOECL_F16, &fixture);
+    for (size_t i = 0; i < count; i++)
+        fixture.x[i * IN + 7 * i] = values[i];
+    array_release(&fixture.input);
+    array_release(&fixture.input_16bit);
+    fixture_upload_x(&fixture);
+    float *got = multiply(&fixture, "products=4,piece_rows=1", false, MOECL_F16);
+    const float *last = &got[(ROWS - GROUPS + 1) * OUT];
+    for (size_t row = 0; row < GROUPS - 1; row++)
+        for (size_t c = 0; c < OUT; c++)
+            assert_true(isfinite(last[row * OUT + c]) == (row >= count));
     free(got);
     fixture_release(&fixture);
 }
@@ -222,9 +298,9 @@ static void check_subnormal(moecl_context *context, const char *parameters)
 static void tiles_give_the_same_bits(void **state)
 {
     static const char *const parameters[] = {
-        "item_rows=12,item_vectors=2,block_tiles=8,depth_steps=32,products=4",
-        "item_rows=6,item_vectors=1,block_tiles=1,depth_steps=64,products=4",
-        "item_rows=8,item_vectors=2,block_tiles=4,depth_steps=512,products=4",
+        "item_rows=12,item_vectors=2,block_tiles=8,depth_steps=32,products=4,piece_rows=1",
+        "item_rows=6,item_vectors=1,block_tiles=1,depth_steps=64,products=4,piece_rows=1",
+        "item_rows=8,item_vectors=2,block_tiles=4,depth_steps=512,products=4,piece_rows=1",
     };
     moecl_context *context = *state;
     struct moecl_gemm *gemm;
@@ -237,7 +313,11 @@ static void tiles_give_the_same_bits(void **state)
         return;
     context->info.amx_bf16 = true;
     check_all(context, parameters, small_sizes() ? 1 : 3, MOECL_BF16);
+    check_all(context, parameters, small_sizes() ? 1 : 3, MOECL_F16);
     check_subnormal(context, parameters[1]);
+    check_piece_rows(context);
+    check_layer(context);
+    check_not_finite(context);
     context->info.amx_bf16 = info.amx_bf16;
     assert_true(!emulated || amx_products() > 0);
 }
@@ -263,7 +343,7 @@ static void check_many_rows(moecl_context *context, const char *parameters, size
                 (double)x[row * FEW] * matrix[column * FEW] + (double)x[row * FEW + 1] * matrix[column * FEW + 1];
     const moecl_group_weights weights = {.matrix = {matrix, MOECL_F32, out, FEW, 0, 0}};
     ASSERT_OK(context, moecl_gemm_create(context, "vector", parameters, &gemm));
-    ASSERT_OK(context, moecl_matrices_create_for(gemm, &options, false, &matrices));
+    ASSERT_OK(context, moecl_matrices_create_for(gemm, &options, MOECL_NEVER_IN_PAIRS, &matrices));
     ASSERT_OK(context, moecl_matrices_set(matrices, 0, &weights));
     struct array input = array_make(context, MANY * FEW * sizeof *x, x);
     struct array ends = array_make(context, sizeof(offsets), offsets);

@@ -96,7 +96,7 @@ out:
     return status;
 }
 
-moecl_status moecl_matrices_create_for(struct moecl_gemm *gemm, const moecl_matrices_options *options, bool in_pairs,
+moecl_status moecl_matrices_create_for(struct moecl_gemm *gemm, const moecl_matrices_options *options, size_t pair_rows,
                                        moecl_matrices **created)
 {
     struct moecl_context *context = gemm->context;
@@ -114,10 +114,13 @@ moecl_status moecl_matrices_create_for(struct moecl_gemm *gemm, const moecl_matr
     matrices->options.parameters = NULL;
     matrices->layout = gemm->layout;
     matrices->layout.pairs = gemm->layout.pairs && options->weights == MOECL_BF16;
-    matrices->in_pairs = in_pairs;
+    matrices->pair_rows = pair_rows;
     matrices->shape =
         (struct moecl_group_shape){options->out, options->in, moecl_matrices_gated(options), options->weights};
-    TRY(gemm->variant->prepare(gemm, options, in_pairs));
+    if (pair_rows > 0)
+        TRY(gemm->variant->prepare(gemm, options, false));
+    if (pair_rows != MOECL_NEVER_IN_PAIRS)
+        TRY(gemm->variant->prepare(gemm, options, true));
     TRY(allocate_parts(matrices));
     TRY(allocate_biases(matrices));
     *created = matrices;
@@ -125,6 +128,11 @@ moecl_status moecl_matrices_create_for(struct moecl_gemm *gemm, const moecl_matr
 out:
     moecl_matrices_destroy(matrices);
     return status;
+}
+
+bool moecl_matrices_in_pairs(const moecl_matrices *matrices, size_t rows)
+{
+    return matrices->pair_rows != MOECL_NEVER_IN_PAIRS && rows >= matrices->pair_rows * matrices->options.groups;
 }
 
 moecl_status moecl_matrices_create(moecl_context *context, const moecl_matrices_options *options,
@@ -137,7 +145,7 @@ moecl_status moecl_matrices_create(moecl_context *context, const moecl_matrices_
     *matrices = NULL;
     TRY(moecl_context_require_device(context));
     TRY(moecl_gemm_create(context, options->variant, options->parameters, &gemm));
-    TRY(moecl_matrices_create_for(gemm, options, false, matrices));
+    TRY(moecl_matrices_create_for(gemm, options, MOECL_NEVER_IN_PAIRS, matrices));
     (*matrices)->owns_gemm = true;
     gemm = NULL;
 out:

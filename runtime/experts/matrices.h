@@ -17,7 +17,7 @@ struct moecl_matrices {
     bool owns_gemm; /* false: the layer's */
     struct moecl_group_shape shape;
     struct moecl_layout layout;
-    bool in_pairs; /* how their products are made: moecl_gemm_pairs() */
+    size_t pair_rows; /* of their products: moecl_gemm_pair_rows() */
     size_t group_bytes;
     size_t groups_a_part; /* of all parts but the last, which may hold fewer */
     size_t part_count;
@@ -26,9 +26,11 @@ struct moecl_matrices {
 };
 
 /* As moecl_matrices_create(), for a gemm that the caller keeps. options->variant and ->parameters are not looked at.
- * `in_pairs`: the products are made in pairs of steps; only where moecl_gemm_pairs(). */
-moecl_status moecl_matrices_create_for(struct moecl_gemm *gemm, const moecl_matrices_options *options, bool in_pairs,
+ * `pair_rows`: moecl_gemm_pair_rows(), or MOECL_NEVER_IN_PAIRS. */
+moecl_status moecl_matrices_create_for(struct moecl_gemm *gemm, const moecl_matrices_options *options, size_t pair_rows,
                                        moecl_matrices **matrices);
+/* Whether a product of up to `rows` rows, of all groups together, is made in pairs of steps. */
+bool moecl_matrices_in_pairs(const moecl_matrices *matrices, size_t rows);
 /* As moecl_matrices_set(), for the rows `first_row` on of the group, as many as weights->matrix has; other rows stay as
  * they are, and so do biases that are not given. Nothing is checked. Blocks. */
 moecl_status moecl_matrices_set_rows(moecl_matrices *matrices, size_t group, size_t first_row,

@@ -70,7 +70,7 @@ struct moecl_pack {
     moecl_buffer row_weights; /* f32, by assignment (by row where divisor is 0): row r is multiplied by
                                * row_weights[assignments[r]]; memory NULL: none */
     moecl_buffer packed;      /* out */
-    bool pairs;               /* for products in pairs: packed in bf16 */
+    bool pairs;               /* for a product in pairs: packed in bf16 */
     moecl_buffer flag;        /* u32: NaN or infinity in x raises the bits flag_bits; memory NULL: no check */
     cl_uint flag_bits;
 };
@@ -97,8 +97,10 @@ struct moecl_variant {
     /* The values fitted to a device. */
     void (*fit)(const moecl_device_info *info, unsigned *values);
     moecl_status (*create)(struct moecl_context *context, const unsigned *values, struct moecl_gemm **gemm);
-    /* Whether it can multiply bf16 by bf16 in pairs of steps, both read as bf16, so that h is kept in it; NULL: not. */
-    bool (*pairs)(const struct moecl_gemm *gemm);
+    /* From how many rows a group has on average it multiplies these types in pairs of steps, both read as bf16, in an
+     * expert whose products have `steps` steps at least. 0, which is of bf16 by bf16 alone: always, so that h is kept
+     * in it. NULL: never. */
+    size_t (*pair_rows)(const struct moecl_gemm *gemm, moecl_type weights, moecl_type activations, size_t steps);
     /* Builds what serves products of these options' types and function, besides what is there. */
     moecl_status (*prepare)(struct moecl_gemm *gemm, const moecl_matrices_options *options, bool in_pairs);
     void (*destroy)(struct moecl_gemm *gemm);
@@ -124,7 +126,8 @@ extern const struct moecl_variant moecl_variant_clblast;
 moecl_status moecl_gemm_create(struct moecl_context *context, const char *name, const char *parameters,
                                struct moecl_gemm **gemm);
 void moecl_gemm_destroy(struct moecl_gemm *gemm); /* NULL is allowed */
-/* Whether products of these types can be made in pairs of steps. */
-bool moecl_gemm_pairs(const struct moecl_gemm *gemm, moecl_type weights, moecl_type activations);
+/* From how many rows a group has on average products of these types, of `steps` steps at least, are made in pairs. */
+#define MOECL_NEVER_IN_PAIRS SIZE_MAX
+size_t moecl_gemm_pair_rows(const struct moecl_gemm *gemm, moecl_type weights, moecl_type activations, size_t steps);
 
 #endif

@@ -44,9 +44,10 @@ out:
     return status;
 }
 
-bool moecl_gemm_pairs(const struct moecl_gemm *gemm, moecl_type weights, moecl_type activations)
+size_t moecl_gemm_pair_rows(const struct moecl_gemm *gemm, moecl_type weights, moecl_type activations, size_t steps)
 {
-    return weights == MOECL_BF16 && activations == MOECL_BF16 && gemm->variant->pairs && gemm->variant->pairs(gemm);
+    const struct moecl_variant *variant = gemm->variant;
+    return variant->pair_rows ? variant->pair_rows(gemm, weights, activations, steps) : MOECL_NEVER_IN_PAIRS;
 }
 
 void moecl_gemm_destroy(struct moecl_gemm *gemm)

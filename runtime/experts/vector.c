@@ -12,9 +12,9 @@
 #include "matrices.h"
 #include "variant.h"
 
-enum parameter { ITEM_ROWS, ITEM_VECTORS, BLOCK_TILES, DEPTH_STEPS, PRODUCTS, PARAMETER_COUNT };
+enum parameter { ITEM_ROWS, ITEM_VECTORS, BLOCK_TILES, DEPTH_STEPS, PRODUCTS, PIECE_ROWS, PARAMETER_COUNT };
 
-/* How bf16 is multiplied by bf16. */
+/* How bf16 is multiplied by bf16; and f16 by f16, in pieces, where that is by AMX. */
 enum products { FITTED, FLOATS, PAIRS, PAIRS_AVX512, PAIRS_AMX };
 
 enum { TYPE_NONE = MOECL_BF16 + 1 }; /* x is not read */
@@ -27,6 +27,10 @@ static const struct moecl_parameter parameters[PARAMETER_COUNT] = {
                   "of bf16 by bf16: 0 the fastest, 1 floats, 2 pairs in plain code, 3 by AVX512-BF16, 4 by AMX",
                   {FITTED, FLOATS, PAIRS, PAIRS_AVX512, PAIRS_AMX},
                   5},
+    [PIECE_ROWS] = {"piece_rows",
+                    "rows an expert has on average from which f16 is multiplied by f16 in pieces, by AMX",
+                    {1, 8, 16, 32, 64},
+                    5},
     [DEPTH_STEPS] = {"depth_steps", "steps a chunk has", {32, 64, 128, 256, 512, 1024}, 6},
 };
 
@@ -39,8 +43,8 @@ static const struct moecl_constraint constraints[] = {
  * longer ones, and keep the error of an f32 sum at that of OpenBLAS (0.8 to 1.4 times it; 512 steps: up to 2.3). */
 static void fit(const moecl_device_info *info, unsigned *values)
 {
-    static const unsigned narrow[PARAMETER_COUNT] = {6, 1, 16, 256, FITTED};
-    static const unsigned wide[PARAMETER_COUNT] = {12, 2, 32, 256, FITTED};
+    static const unsigned narrow[PARAMETER_COUNT] = {6, 1, 16, 256, FITTED, 16};
+    static const unsigned wide[PARAMETER_COUNT] = {12, 2, 32, 256, FITTED, 16};
     memcpy(values, info->native_floats >= 16 ? wide : narrow, sizeof(wide));
 }
 
@@ -52,8 +56,7 @@ static bool suits(const moecl_device_info *info)
 struct vector {
     struct moecl_gemm gemm;
     cl_kernel map;
-    cl_kernel pack[3]; /* by moecl_type of the input; NULL: not prepared */
-    cl_kernel pack_pairs;
+    cl_kernel pack[3], pack_pairs[3]; /* by moecl_type of the input; NULL: not prepared */
     struct moecl_function_kernel *multiply, *multiply_pairs;
 };
 
@@ -89,11 +92,12 @@ static void destroy(struct moecl_gemm *gemm)
     struct vector *vector = (struct vector *)gemm;
     if (vector->map)
         clReleaseKernel(vector->map);
-    for (size_t type = 0; type < 3; type++)
+    for (size_t type = 0; type < 3; type++) {
         if (vector->pack[type])
             clReleaseKernel(vector->pack[type]);
-    if (vector->pack_pairs)
-        clReleaseKernel(vector->pack_pairs);
+        if (vector->pack_pairs[type])
+            clReleaseKernel(vector->pack_pairs[type]);
+    }
     moecl_function_kernels_release(&vector->multiply);
     moecl_function_kernels_release(&vector->multiply_pairs);
     moecl_free(vector);
@@ -103,6 +107,12 @@ static void destroy(struct moecl_gemm *gemm)
 static unsigned tile_rows(const struct moecl_gemm *gemm, bool in_pairs)
 {
     return in_pairs && gemm->values[PRODUCTS] == PAIRS_AMX ? 32 : gemm->values[ITEM_ROWS];
+}
+
+/* In how many pieces products in pairs have values. */
+static unsigned pieces(moecl_type weights, bool in_pairs)
+{
+    return in_pairs && weights == MOECL_F16 ? 2 : 1;
 }
 
 /* The steps that a chunk has. AMX takes twice as many: bf16 by bf16, they take as much of a cache, and sums go through
@@ -123,13 +133,13 @@ static moecl_status create_kernel(const struct moecl_gemm *gemm, const char *nam
     char options[340 + MOECL_FUNCTION_OPTIONS], specialised[MOECL_FUNCTION_OPTIONS];
     moecl_function_build_options(&function, specialised);
     snprintf(options, sizeof(options),
-             "-DFUNCTION_WIDTH=%u -DITEM_ROWS=%u -DITEM_VECTORS=%u -DBLOCK_TILES=%u -DDEPTH_STEPS=%u "
+             "-DFUNCTION_WIDTH=%u -DITEM_ROWS=%u -DITEM_VECTORS=%u -DBLOCK_TILES=%u -DDEPTH_STEPS=%u -DPIECES=%u "
              "-DWEIGHT_TYPE=%s -DACTIVATION_TYPE=%s -DPACKED_TYPE=%s "
              "-DPAIRS=%d -DIN_PAIRS=%d -DPAIRS_AVX512=%d -DPAIRS_AMX=%d %s",
              8 * gemm->values[ITEM_VECTORS], rows, gemm->values[ITEM_VECTORS], tiles, depth_steps(gemm, in_pairs),
-             moecl_type_name(product->weights), moecl_type_name(product->activations),
-             moecl_type_name(in_pairs ? MOECL_BF16 : MOECL_F32), product->weights == MOECL_BF16, in_pairs,
-             products == PAIRS_AVX512, products == PAIRS_AMX, specialised);
+             pieces(product->weights, in_pairs), moecl_type_name(product->weights),
+             moecl_type_name(product->activations), moecl_type_name(in_pairs ? MOECL_BF16 : MOECL_F32),
+             product->weights == MOECL_BF16, in_pairs, products == PAIRS_AVX512, products == PAIRS_AMX, specialised);
     return moecl_kernel_create(gemm->context, files, options, name, kernel);
 }
 
@@ -178,16 +188,23 @@ out:
     return status;
 }
 
-static bool pairs(const struct moecl_gemm *gemm)
+/* What pieces leave out of a product, and of an f32 h, is less than fp32 rounds off sums of so many products. */
+enum { PIECE_STEPS = 256 };
+
+static size_t pair_rows(const struct moecl_gemm *gemm, moecl_type weights, moecl_type activations, size_t steps)
 {
-    return gemm->values[PRODUCTS] != FLOATS;
+    if (weights == MOECL_BF16 && activations == MOECL_BF16 && gemm->values[PRODUCTS] != FLOATS)
+        return 0;
+    if (weights == MOECL_F16 && activations == MOECL_F16 && gemm->values[PRODUCTS] == PAIRS_AMX && steps >= PIECE_STEPS)
+        return gemm->values[PIECE_ROWS];
+    return MOECL_NEVER_IN_PAIRS;
 }
 
 static moecl_status prepare(struct moecl_gemm *gemm, const moecl_matrices_options *options, bool in_pairs)
 {
     struct vector *vector = (struct vector *)gemm;
     struct moecl_function_kernel **list = in_pairs ? &vector->multiply_pairs : &vector->multiply;
-    cl_kernel *pack = in_pairs ? &vector->pack_pairs : &vector->pack[options->activations], multiply = NULL;
+    cl_kernel *pack = &(in_pairs ? vector->pack_pairs : vector->pack)[options->activations], multiply = NULL;
     moecl_status status = MOECL_OK;
     if (!vector->map) /* one for all products: its blocks are the parameters', whatever tiles AMX makes of their rows */
         TRY(create_kernel(gemm, "vector_map", options, false, &vector->map));
@@ -209,11 +226,11 @@ static size_t map_bytes(const struct moecl_gemm *gemm, size_t groups, size_t row
     return block_bound(gemm, groups, rows) * 4 * sizeof(cl_uint);
 }
 
-/* Of floats; AMX's chunks of twice as many bf16 take no more. */
+/* Of floats, or of two pieces, which take as much, in chunks as long as any program's. */
 static size_t packed_bytes(const struct moecl_gemm *gemm, size_t groups, size_t rows, size_t depth)
 {
     (void)groups;
-    return rows * moecl_round_up(depth, gemm->values[DEPTH_STEPS]) * sizeof(cl_float);
+    return rows * moecl_round_up(depth, depth_steps(gemm, true)) * sizeof(cl_float);
 }
 
 static size_t scratch_bytes(const struct moecl_gemm *gemm, const moecl_matrices *matrices, size_t rows)
@@ -255,8 +272,8 @@ static moecl_status pack(struct moecl_gemm *gemm, struct moecl_chain *chain, con
         ARGUMENT_U32(pack->flag.memory ? pack->flag_bits : 0),
     };
     const size_t global[] = {moecl_divide_up(pack->depth, depth_steps(gemm, pack->pairs)), bound};
-    return moecl_launch(chain, pack->pairs ? vector->pack_pairs : vector->pack[pack->type], 2, global, NULL, arguments,
-                        sizeof(arguments) / sizeof(arguments[0]));
+    return moecl_launch(chain, (pack->pairs ? vector->pack_pairs : vector->pack)[pack->type], 2, global, NULL,
+                        arguments, sizeof(arguments) / sizeof(arguments[0]));
 }
 
 /* How many panels a work-item has: as many as low tiles multiply at once (panels.cl), where that leaves every core two
@@ -284,7 +301,8 @@ static moecl_status multiply(struct moecl_gemm *gemm, struct moecl_chain *chain,
 {
     const struct vector *vector = (const struct vector *)gemm;
     const moecl_matrices *matrices = multiply->matrices;
-    const struct moecl_function_kernel *list = matrices->in_pairs ? vector->multiply_pairs : vector->multiply;
+    const bool in_pairs = moecl_matrices_in_pairs(matrices, grouping->rows);
+    const struct moecl_function_kernel *list = in_pairs ? vector->multiply_pairs : vector->multiply;
     cl_kernel kernel = moecl_function_kernel_find(list, &matrices->options);
     const size_t bound = grouping_blocks(gemm, grouping);
     const bool reads_x = multiply->packed.memory == NULL;
@@ -332,7 +350,7 @@ const struct moecl_variant moecl_variant_vector = {
     .suits = suits,
     .fit = fit,
     .create = create,
-    .pairs = pairs,
+    .pair_rows = pair_rows,
     .prepare = prepare,
     .destroy = destroy,
     .map_bytes = map_bytes,

@@ -55,6 +55,11 @@ moecl_status moecl_chunk_multiply_x(const struct moecl_chunk *chunk, const struc
     return gemm->variant->multiply(gemm, chunk->chain, grouping, &call);
 }
 
+static bool experts_in_pairs(const struct moecl_chunk *chunk)
+{
+    return moecl_matrices_in_pairs(chunk->layer->parts[MOECL_PART_GATE_UP], chunk->layer->experts.rows);
+}
+
 moecl_status moecl_chunk_pack(const struct moecl_chunk *chunk, const struct moecl_grouping *grouping, moecl_buffer rows,
                               moecl_type type, size_t depth, size_t divisor, moecl_buffer row_weights,
                               enum moecl_region to)
@@ -68,8 +73,7 @@ moecl_status moecl_chunk_pack(const struct moecl_chunk *chunk, const struct moec
         .divisor = divisor,
         .row_weights = row_weights,
         .packed = moecl_chunk_region(chunk, to),
-        .pairs = to == MOECL_REGION_SHARED_PACKED ||
-                 (to == MOECL_REGION_PACKED && chunk->layer->parts[MOECL_PART_GATE_UP]->in_pairs),
+        .pairs = to == MOECL_REGION_SHARED_PACKED || (to == MOECL_REGION_PACKED && experts_in_pairs(chunk)),
         .flag = {chunk->layer->flag, 0},
         .flag_bits = MOECL_FLAG_NOT_FINITE,
     };
@@ -137,7 +141,7 @@ static bool has_expert_input(const struct moecl_chunk *chunk)
 static bool experts_read_x(const struct moecl_chunk *chunk)
 {
     return moecl_chunk_is_token(chunk) && !has_expert_input(chunk) && !chunk->layer->options.router.weight_on_input &&
-           !chunk->layer->parts[MOECL_PART_GATE_UP]->in_pairs;
+           !experts_in_pairs(chunk);
 }
 
 static moecl_status gather(const struct moecl_chunk *chunk)
@@ -182,7 +186,7 @@ static moecl_status shared(const struct moecl_chunk *chunk)
     if (!layer->options.shared_intermediate)
         goto out;
     const moecl_buffer activated = moecl_chunk_region(chunk, MOECL_REGION_SHARED_ACTIVATED);
-    if (moecl_layer_shared_in_pairs(layer))
+    if (moecl_layer_shared_in_pairs(layer, chunk->tokens))
         TRY(moecl_chunk_multiply(chunk, &layer->all, MOECL_PART_SHARED_GATE_UP, MOECL_FORM_ACTIVATED_PACKED,
                                  MOECL_REGION_SHARED_PACKED, activated));
     else

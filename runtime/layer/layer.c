@@ -16,8 +16,14 @@ static bool has_router_input(const moecl_layer_options *options)
     return options->router_input.normalised || options->router.input_jitter > 0;
 }
 
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
 /* Inputs that a layer makes of x itself are f32; so is h, the input of the down products, unless an expert's products
- * are made in pairs. They are where nothing but x is rounded by it: not where a weight is multiplied into x first. */
+ * are always made in pairs. They are where nothing but x is rounded by it: not where a weight is multiplied into x
+ * first. */
 static moecl_status create_matrices(struct moecl_layer *layer)
 {
     const moecl_layer_options *options = &layer->options;
@@ -26,26 +32,30 @@ static moecl_status create_matrices(struct moecl_layer *layer)
     const size_t shared = options->shared_intermediate;
     const bool own_input = options->latent || options->expert_input.normalised;
     const moecl_type expert_input = own_input ? MOECL_F32 : activations;
-    const bool pairs = !options->router.weight_on_input && moecl_gemm_pairs(layer->gemm, weights, expert_input);
-    const bool shared_pairs = moecl_gemm_pairs(layer->gemm, weights, activations);
+    const size_t never = MOECL_NEVER_IN_PAIRS;
+    const size_t pair_rows =
+        options->router.weight_on_input
+            ? never
+            : moecl_gemm_pair_rows(layer->gemm, weights, expert_input, smaller(width, options->intermediate));
+    const size_t shared_pair_rows = moecl_gemm_pair_rows(layer->gemm, weights, activations, smaller(hidden, shared));
     const struct {
         size_t groups, out, in;
         const moecl_expert_function *function; /* of an activated product */
         bool biased;
         moecl_type weights, input;
-        bool pairs;
+        size_t pair_rows;
     } all[MOECL_PART_COUNT] = {
-        [MOECL_PART_ROUTER] = {1, moecl_router_columns(options), hidden, NULL, false, MOECL_F32, activations, false},
+        [MOECL_PART_ROUTER] = {1, moecl_router_columns(options), hidden, NULL, false, MOECL_F32, activations, never},
         [MOECL_PART_GATE_UP] = {experts, options->intermediate, width, &options->function, options->function.biased,
-                                weights, expert_input, pairs},
+                                weights, expert_input, pair_rows},
         [MOECL_PART_DOWN] = {experts, width, options->intermediate, NULL, options->function.biased, weights,
-                             pairs ? MOECL_BF16 : MOECL_F32, pairs},
+                             pair_rows ? MOECL_F32 : MOECL_BF16, pair_rows},
         [MOECL_PART_SHARED_GATE_UP] = {1, shared, hidden, &options->shared_function, options->shared_function.biased,
-                                       weights, activations, shared_pairs},
+                                       weights, activations, shared_pair_rows},
         [MOECL_PART_SHARED_DOWN] = {1, hidden, shared, NULL, options->shared_function.biased, weights,
-                                    shared_pairs ? MOECL_BF16 : MOECL_F32, shared_pairs},
-        [MOECL_PART_LATENT_DOWN] = {1, options->latent, hidden, NULL, false, weights, activations, false},
-        [MOECL_PART_LATENT_UP] = {1, hidden, options->latent, NULL, false, weights, MOECL_F32, false},
+                                    shared_pair_rows ? MOECL_F32 : MOECL_BF16, shared_pair_rows},
+        [MOECL_PART_LATENT_DOWN] = {1, options->latent, hidden, NULL, false, weights, activations, never},
+        [MOECL_PART_LATENT_UP] = {1, hidden, options->latent, NULL, false, weights, MOECL_F32, never},
     };
     moecl_status status = MOECL_OK;
     for (int i = 0; i < MOECL_PART_COUNT; i++) {
@@ -60,7 +70,7 @@ static moecl_status create_matrices(struct moecl_layer *layer)
                                            .activations = all[i].input};
         if (all[i].function)
             matrices.function = *all[i].function;
-        TRY(moecl_matrices_create_for(layer->gemm, &matrices, all[i].pairs, &layer->parts[i]));
+        TRY(moecl_matrices_create_for(layer->gemm, &matrices, all[i].pair_rows, &layer->parts[i]));
         matrices.activations = MOECL_F32;
         if (i == MOECL_PART_ROUTER && has_router_input(options)) /* beside x, which the shared gate reads */
             TRY(layer->gemm->variant->prepare(layer->gemm, &matrices, false));

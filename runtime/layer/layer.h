@@ -37,11 +37,11 @@ struct moecl_layer {
     struct moecl_grouping all, experts; /* of the chunk being queued: all rows as one group, rows by expert */
 };
 
-/* Whether the shared expert's products are made in pairs, from an x of their own. */
-static inline bool moecl_layer_shared_in_pairs(const struct moecl_layer *layer)
+/* Whether the shared expert's products of so many tokens are made in pairs, from an x of their own. */
+static inline bool moecl_layer_shared_in_pairs(const struct moecl_layer *layer, size_t tokens)
 {
     const moecl_matrices *matrices = layer->parts[MOECL_PART_SHARED_GATE_UP];
-    return matrices && matrices->in_pairs;
+    return matrices && moecl_matrices_in_pairs(matrices, tokens);
 }
 
 #endif

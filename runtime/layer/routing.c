@@ -99,7 +99,8 @@ static moecl_status make_logits(const struct moecl_chunk *chunk, bool router)
     const struct moecl_layer *layer = chunk->layer;
     const moecl_layer_options *options = &layer->options;
     const bool own_input = has_router_input(chunk->pass), gated = options->shared_gate != MOECL_SHARED_GATE_NONE;
-    const bool shared = options->shared_intermediate > 0, shared_in_pairs = moecl_layer_shared_in_pairs(layer);
+    const bool shared = options->shared_intermediate > 0,
+               shared_in_pairs = moecl_layer_shared_in_pairs(layer, chunk->tokens);
     const bool needs_x = (router && !own_input) || gated || (shared && !shared_in_pairs) || options->latent;
     moecl_status status = MOECL_OK;
     if (!router && !needs_x && !shared)

@@ -60,7 +60,7 @@ static void region_bytes(const struct moecl_layer *layer, size_t tokens, size_t 
     bytes[MOECL_REGION_ALL_OFFSETS] = variant->any_order ? 0 : 2 * sizeof(cl_uint);
     bytes[MOECL_REGION_ALL_MAP] = variant->any_order ? 0 : variant->map_bytes(gemm, 1, chunk);
     bytes[MOECL_REGION_ALL_PACKED] = variant->packed_bytes(gemm, 1, chunk, hidden);
-    if (moecl_layer_shared_in_pairs(layer))
+    if (moecl_layer_shared_in_pairs(layer, chunk))
         bytes[MOECL_REGION_SHARED_PACKED] = variant->packed_bytes(gemm, 1, chunk, hidden);
     if (router_input) {
         bytes[MOECL_REGION_ROUTER_INPUT] = chunk * hidden * sizeof(cl_float);

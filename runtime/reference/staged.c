@@ -124,7 +124,9 @@ static moecl_status run_product(struct moecl_verification *verification, size_t 
     moecl_matrices *matrices = moecl_layer_matrices(verification->layer, product->part);
     const size_t slots = verification->router.slots;
     cl_mem workspace = NULL;
-    moecl_grouped_gemm_call call = {.rows = product->routed ? tokens * slots : tokens,
+    /* As many as the layer takes them for: a variant may round in another way for other numbers of rows. */
+    const size_t rows = product->routed ? moecl_layer_most_rows(verification->options, tokens, tokens) : tokens;
+    moecl_grouped_gemm_call call = {.rows = rows,
                                     .input = product->input,
                                     .input_type = product->input_type,
                                     .divisor = slots,
@@ -134,8 +136,8 @@ static moecl_status run_product(struct moecl_verification *verification, size_t 
         call.assignments = start(&staged->assignments);
     if (product->gather && verification->options->router.weight_on_input)
         call.row_weights = start(&staged->weights);
-    TRY(array_make(verification, call.rows, product_columns(moecl_matrices_describe(matrices), product->kind),
-                   sizeof(float), product->output));
+    TRY(array_make(verification, product->routed ? tokens * slots : tokens,
+                   product_columns(moecl_matrices_describe(matrices), product->kind), sizeof(float), product->output));
     TRY(moecl_buffer_create(context, CL_MEM_READ_WRITE, moecl_grouped_gemm_workspace_size(matrices, call.rows),
                             "the workspace of a grouped GEMM", &workspace));
     call.output = start(product->output);

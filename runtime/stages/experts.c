@@ -100,7 +100,7 @@ static moecl_status enqueue(const moecl_matrices *matrices, struct moecl_chain *
                                              : 1,
         .row_weights = call->row_weights,
         .packed = moecl_buffer_at(call->workspace, workspace.packed),
-        .pairs = matrices->in_pairs,
+        .pairs = moecl_matrices_in_pairs(matrices, call->rows),
     };
     const struct moecl_multiply multiply = {
         .matrices = matrices,
