@@ -52,6 +52,11 @@ bool small_sizes(void)
     return number_from_environment("MOECL_SMALL", 0) != 0;
 }
 
+bool slow_builds(void)
+{
+    return number_from_environment("MOECL_SLOW_BUILDS", 0) != 0;
+}
+
 size_t random_cases(void)
 {
     return number_from_environment("MOECL_CASES", small_sizes() ? 6 : 18);

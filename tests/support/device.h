@@ -17,6 +17,8 @@ int close_device(void **state);
 size_t random_cases(void);
 /* Whether the environment asks for sizes that a slow simulator can run (MOECL_SMALL). */
 bool small_sizes(void);
+/* Whether a program takes minutes to build there, so that the fewest will do (MOECL_SLOW_BUILDS). */
+bool slow_builds(void);
 
 /* `size` bytes on the device, between two guards that nobody may write to. */
 struct array {
