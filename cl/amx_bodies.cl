@@ -2,15 +2,17 @@
 /* amx_bodies.cl - the products of a tile and a panel of pairs in AMX's tile registers, of a single row by itself to the
  * same bits; stands behind amx.cl and panels.cl and in front of vector.cl.
  *
- * Shapes: A of a tile of up to 32 rows as blocks.cl has it, [steps/32][row][32]; B of a chunk of a panel
- * [steps/2][PANEL_COLUMNS][2]; sums [row][PANEL_COLUMNS] float. No kernels, so no launch.
+ * Shapes: A of a tile of up to 32 rows as blocks.cl has it, [steps/32][piece][row][32]; B of a chunk of a panel
+ * [steps/2][PANEL_COLUMNS][2], which cut into two pieces becomes [steps/32][piece][16][PANEL_COLUMNS][2]; sums
+ * [row][PANEL_COLUMNS] float. No kernels, so no launch.
  *
  * A is read past the first-level cache, where B's chunk stays while the tiles go by: with both in there, each pushes
  * the other out, and reading both from the second level takes longer than the products. What comes next of B is fetched
  * no nearer than that for the same reason, and once the tiles' own loads are under way (0.93 to 1.00 of the time).
  *
  * Deterministic: 16 pairs at a time are added to a sum, in rising order, their first steps apart from their second
- * ones; a single row's too, though not by tiles. */
+ * ones; a single row's too, though not by tiles. Of two pieces, A's first by B's second, first by first, second by
+ * first. */
 
 #if PAIRS_AMX
 #define SUMS_STRIDE (PANEL_COLUMNS * sizeof(float))
@@ -63,7 +65,7 @@ inline void configure_for(uint rows, uint pairs, struct multiplier *multiplier)
     multiplier->pairs = pairs;
 }
 
-/* Of weights in pairs, and of a piece of those of a block of 32 steps, [pair][PANEL_COLUMNS][2]. */
+/* Of the weights of a pair of steps, and of a piece of those of 32 steps. */
 #define PAIR_BYTES (PANEL_COLUMNS * 2 * sizeof(ushort))
 #define PIECE_BYTES (TILE_PAIRS * PAIR_BYTES)
 
@@ -92,7 +94,7 @@ ALWAYS_INLINE void cut_weights(__global const ushort *b, uint steps, uint *to)
 /* A chunk's weights, and where the first tile puts their pieces for the others, if there are two. */
 struct chunk {
     __global const ushort *weights;
-    uint *cut; /* [block of 32 steps][piece][pair][PANEL_COLUMNS][2] */
+    uint *cut;
     bool uncut;
 };
 
