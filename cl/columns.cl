@@ -14,9 +14,9 @@
  *
  * Deterministic: elementwise. */
 
-/* What the next product's A is packed in: f32, or bf16, of which a value may have two PIECES: the nearest, and the upper
- * half of what is left. They are all of an f16 value, and the upper 16 bits of an f32 one. The second is not rounded, so
- * that one of NaN's is NaN; and so is one of infinity's. */
+/* What the next product's A is packed in: f32, or bf16, of which a value may have two PIECES: the nearest, and the
+ * upper half of what is left. They are all of an f16 value, and the upper 16 bits of an f32 one. The second is not
+ * rounded, so that one of NaN's is NaN; and so is one of infinity's. */
 #ifndef PACKED_TYPE
 #define PACKED_TYPE f32
 #endif
