@@ -15,7 +15,8 @@
  * Launch: groups of one work-item; no local memory, no barrier. Work-item (s, q, block) multiplies tiles s, s + splits,
  * .. of a block by `item_panels` panels from q * item_panels on, chunk by chunk: a chunk of a panel stays in the
  * first-level cache while the tiles go by. A low tile multiplies several panels at once. `splits` is for products of
- * few panels. The grid has the most blocks there can be, the last block first: surplus work-items, which return, come
+ * few panels: a block of all rows goes to so many work-items, one of fewer rows to as many fewer, since each reads the
+ * weights anew. The grid has the most blocks there can be, the last block first: surplus work-items, which return, come
  * before the others, so that what OpenCL implementations do to end with all cores busy meets those that have work.
  *
  * Deterministic: every element is the sum, in rising order, of the sums of its chunks, each one fp32 sum over k in
@@ -178,7 +179,8 @@ vector_multiply(__global const uchar *packed_memory, ulong packed_offset, uint x
     const struct block block = block_at(VIEW(const uint, map), order, total_rows, bound - 1 - get_global_id(2));
     const uint group = block.group, first = block.first, rows = block.rows;
     const struct parts tiles = tiles_of(rows);
-    if (get_global_id(0) >= tiles.count || group < first_group || group >= end_group)
+    splits = (splits * rows + total_rows - 1) / total_rows;
+    if (get_global_id(0) >= min(tiles.count, splits) || group < first_group || group >= end_group)
         return;
     const bool gated = form != FORM_ROWS && !UNGATED;
     const bool streamed = streams(form, total_rows, width, VIEW(const float, output));

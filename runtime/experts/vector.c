@@ -286,8 +286,8 @@ static size_t item_panels(const struct moecl_gemm *gemm, size_t panels, size_t b
     return count;
 }
 
-/* Into how many work-items the tiles of a block go, for `items` of each block besides: so that the longest work-item is
- * no more than an eighth of a core's share even where one block has all rows. */
+/* Into how many work-items the tiles of a block go if it has all rows, for `items` of each block besides: so that the
+ * longest work-item is no more than an eighth of a core's share. */
 static size_t block_splits(const struct moecl_gemm *gemm, size_t rows, size_t items)
 {
     const size_t wanted = moecl_divide_up(8 * (size_t)gemm->context->info.compute_units, items);
