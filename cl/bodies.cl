@@ -61,7 +61,7 @@
         FOR_EACH_ROW(r, ROWS) FOR_EACH_VECTOR(v, PANELS)                                                               \
         {                                                                                                              \
             const uint i = (v / ITEM_VECTORS * LOW_ROWS + r) * ITEM_VECTORS + v % ITEM_VECTORS;                        \
-            vstore16(vload16(i, sums) + sum[r][v], i, sums);                                                           \
+            ((float16 *)sums)[i] += sum[r][v];                                                                         \
         }                                                                                                              \
     }
 
@@ -123,7 +123,7 @@ inline struct multiplier multiplier_begin(void)
 inline void multiplier_clear(struct multiplier *multiplier, uint rows, bool low, float *sums)
 {
     for (uint i = 0; i < rows * ITEM_VECTORS; i++)
-        vstore16((float16)(0.0f), i, sums);
+        ((float16 *)sums)[i] = (float16)(0.0f);
 }
 
 inline void multiplier_end(void)
@@ -204,7 +204,7 @@ inline int multiply_x_chunk(__global const uchar *x, uint x_type, uint begin, ui
         wrong = read_f16((__global const ushort *)x + begin, steps, a);
     else
         wrong = read_f32((__global const float *)x + begin, steps, a);
-    const struct ahead ahead = ahead_of(b + steps * PANEL_COLUMNS, steps, 1);
+    const struct ahead ahead = ahead_of(b + DEPTH_STEPS * PANEL_COLUMNS, steps, 1);
     if (together > 1)
         multiply_low_x(a, b, panel_size, steps, ahead, sums);
     else

@@ -163,7 +163,7 @@ struct ahead {
     uint stride, apart, gap;
 };
 
-/* For each of `tiles` tiles, which fetch a part of it each, after a chunk of `steps` steps that ends at `next`. */
+/* For each of `tiles` tiles, which fetch a part each of what `steps` steps from `next` on have. */
 inline struct ahead ahead_of(__global const ELEMENT(WEIGHT_TYPE) *next, uint steps, uint tiles)
 {
     struct ahead ahead;

@@ -108,14 +108,15 @@ __kernel void vector_pack(__global const uchar *x_memory, ulong x_offset, __glob
 }
 
 /* Adds the products of a block's tiles, every `stride`-th from `begin` on, over a chunk. Each of n tiles fetches an
- * n-th of the chunk that follows, so that memory is read all the while that the multipliers are busy, and not only
- * during the first tile; and the rows of the tile that follows, which after the last one are of `next_a`. */
+ * n-th of what lies a whole chunk on, the next panel's weights too, so that memory is read all the while that the
+ * multipliers are busy, and not only during the first tile; a panel's last chunk may be short, and fetches no more than
+ * it takes. Each fetches the rows of the tile that follows as well, which after the last one are of `next_a`. */
 inline void multiply_chunk(struct parts tiles, uint begin, uint stride, __global const ELEMENT(PACKED_TYPE) *a,
                            __global const ELEMENT(PACKED_TYPE) *next_a, __global const ELEMENT(WEIGHT_TYPE) *b,
                            uint steps, struct multiplier *multiplier, float *block_sums)
 {
     const uint count = (tiles.count - begin + stride - 1) / stride;
-    struct ahead ahead = ahead_of(b + steps * PANEL_COLUMNS, steps, count);
+    struct ahead ahead = ahead_of(b + DEPTH_STEPS * PANEL_COLUMNS, steps, count);
 #if UNPACKED_TILES
     float unpacked[DEPTH_STEPS * PANEL_COLUMNS] __attribute__((aligned(64)));
     for (uint i = 0; count >= UNPACKED_TILES && i < steps * PANEL_COLUMNS; i += 16)
