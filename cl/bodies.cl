@@ -204,7 +204,7 @@ inline int multiply_x_chunk(__global const uchar *x, uint x_type, uint begin, ui
         wrong = read_f16((__global const ushort *)x + begin, steps, a);
     else
         wrong = read_f32((__global const float *)x + begin, steps, a);
-    const struct ahead ahead = ahead_of(b + DEPTH_STEPS * PANEL_COLUMNS, steps, 1);
+    const struct ahead ahead = ahead_of(b, steps, 1);
     if (together > 1)
         multiply_low_x(a, b, panel_size, steps, ahead, sums);
     else

@@ -163,9 +163,10 @@ struct ahead {
     uint stride, apart, gap;
 };
 
-/* For each of `tiles` tiles, which fetch a part each of what `steps` steps from `next` on have. */
-inline struct ahead ahead_of(__global const ELEMENT(WEIGHT_TYPE) *next, uint steps, uint tiles)
+/* For each of `tiles` tiles, which fetch a part each of as much as the `steps` steps at `b` have, a whole chunk on. */
+inline struct ahead ahead_of(__global const ELEMENT(WEIGHT_TYPE) *b, uint steps, uint tiles)
 {
+    __global const ELEMENT(WEIGHT_TYPE) *next = b + DEPTH_STEPS * PANEL_COLUMNS;
     struct ahead ahead;
     const bool streamed = tiles <= STREAMED_TILES, paired = tiles >= PAIRED_TILES;
     ahead.at = paired ? ((ulong)next + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES : (ulong)next;

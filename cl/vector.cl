@@ -116,7 +116,7 @@ inline void multiply_chunk(struct parts tiles, uint begin, uint stride, __global
                            uint steps, struct multiplier *multiplier, float *block_sums)
 {
     const uint count = (tiles.count - begin + stride - 1) / stride;
-    struct ahead ahead = ahead_of(b + DEPTH_STEPS * PANEL_COLUMNS, steps, count);
+    struct ahead ahead = ahead_of(b, steps, count);
 #if UNPACKED_TILES
     float unpacked[DEPTH_STEPS * PANEL_COLUMNS] __attribute__((aligned(64)));
     for (uint i = 0; count >= UNPACKED_TILES && i < steps * PANEL_COLUMNS; i += 16)
