@@ -23,6 +23,9 @@
 #ifndef PIECES
 #define PIECES 1
 #endif
+#ifndef AVX512_BF16 /* whether instructions may be AVX512-BF16's */
+#define AVX512_BF16 0
+#endif
 
 #if PIECES == 2
 #define DEFINE_PIECES(n)                                                                                               \
@@ -94,6 +97,20 @@ inline struct place place_of(ulong at, ulong stride, ulong apart)
     return place;
 }
 
+/* Stores values of the next product's A, of one piece. AVX512-BF16 has an instruction for what are ten otherwise; it
+ * takes subnormal numbers for zero, as products by it and by AMX do. */
+#if AVX512_BF16 && FUNCTION_WIDTH == 16
+inline void store_values(__global ELEMENT(PACKED_TYPE) *to, float16 values)
+{
+    typedef ushort wide __attribute__((ext_vector_type(16)));
+    wide rounded;
+    __asm__("vcvtneps2bf16 %1, %t0" : "=v"(rounded) : "v"(values));
+    store_ushort16(rounded, to);
+}
+#else
+#define store_values(to, values) CALL(STORE_COLUMNS, PACKED_TYPE)(to, values)
+#endif
+
 #if PAIRS_AMX
 /* Stores up to `count` values of the next product's A, and zeros behind them, which AMX may read. */
 inline __attribute__((always_inline)) void store_packed(__global float *packed, struct place place, uint count,
@@ -109,7 +126,7 @@ inline __attribute__((always_inline)) void store_packed(__global float *packed, 
 #if PIECES == 2
     STORE_PIECES(to, place.apart, values);
 #else
-    CALL(STORE_COLUMNS, bf16)(to, values);
+    store_values(to, values);
 #endif
 }
 #else
@@ -119,7 +136,7 @@ inline __attribute__((always_inline)) void store_packed(__global float *packed, 
 {
     __global ELEMENT(PACKED_TYPE) *to = (__global ELEMENT(PACKED_TYPE) *)packed + place.at;
     if (place.stride == 1 && count >= FUNCTION_WIDTH) {
-        CALL(STORE_COLUMNS, PACKED_TYPE)(to, values);
+        store_values(to, values);
         return;
     }
     float value[FUNCTION_WIDTH];

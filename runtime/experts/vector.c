@@ -130,16 +130,18 @@ static moecl_status create_kernel(const struct moecl_gemm *gemm, const char *nam
     const moecl_expert_function function = moecl_function_of(product);
     const unsigned rows = tile_rows(gemm, in_pairs), tiles = (unsigned)moecl_divide_up(block_rows(gemm), rows);
     const unsigned products = in_pairs ? gemm->values[PRODUCTS] : FLOATS;
-    char options[340 + MOECL_FUNCTION_OPTIONS], specialised[MOECL_FUNCTION_OPTIONS];
+    const bool avx512_bf16 = products >= PAIRS_AVX512 && gemm->context->info.avx512_bf16;
+    char options[360 + MOECL_FUNCTION_OPTIONS], specialised[MOECL_FUNCTION_OPTIONS];
     moecl_function_build_options(&function, specialised);
     snprintf(options, sizeof(options),
              "-DFUNCTION_WIDTH=%u -DITEM_ROWS=%u -DITEM_VECTORS=%u -DBLOCK_TILES=%u -DDEPTH_STEPS=%u -DPIECES=%u "
              "-DWEIGHT_TYPE=%s -DACTIVATION_TYPE=%s -DPACKED_TYPE=%s "
-             "-DPAIRS=%d -DIN_PAIRS=%d -DPAIRS_AVX512=%d -DPAIRS_AMX=%d %s",
+             "-DPAIRS=%d -DIN_PAIRS=%d -DAVX512_BF16=%d -DPAIRS_AVX512=%d -DPAIRS_AMX=%d %s",
              8 * gemm->values[ITEM_VECTORS], rows, gemm->values[ITEM_VECTORS], tiles, depth_steps(gemm, in_pairs),
              pieces(product->weights, in_pairs), moecl_type_name(product->weights),
              moecl_type_name(product->activations), moecl_type_name(in_pairs ? MOECL_BF16 : MOECL_F32),
-             product->weights == MOECL_BF16, in_pairs, products == PAIRS_AVX512, products == PAIRS_AMX, specialised);
+             product->weights == MOECL_BF16, in_pairs, avx512_bf16, products == PAIRS_AVX512, products == PAIRS_AMX,
+             specialised);
     return moecl_kernel_create(gemm->context, files, options, name, kernel);
 }
 
