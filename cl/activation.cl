@@ -43,12 +43,35 @@
 #define CLAMPS_AFTER 2
 #define CLAMPS CALL(CLAMPS, CLAMP)
 
+/* e^v to an ulp, for sums with 1: no less than e^-87, and infinity from 88 on. It has half the instructions of exp()
+ * where kernels become the processor's code at once; what an expert makes of its products takes up to a sixth of the
+ * time by AMX. v is power * ln 2, in two parts of which the first one's product is exact, and a rest of at most
+ * ln 2 / 2, of which a polynomial of degree 6 is as near as floats are. */
+#if defined(__x86_64__) || defined(__aarch64__)
+#define INTS_OF PASTE_WIDTH(as_int, FUNCTION_WIDTH)
+#define FLOATS_OF PASTE_WIDTH(as_float, FUNCTION_WIDTH)
+inline FLOATS exponential(FLOATS v)
+{
+    v = v > -87.0f ? v : -87.0f;
+    const FLOATS shifted = v * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: its last bits are the nearest integer */
+    const FLOATS power = shifted - 12582912.0f, rest = v - power * 0.693359375f + power * 2.12194440e-4f;
+    FLOATS sum = rest * 1.38144672e-3f + 8.36878084e-3f;
+    sum = sum * rest + 4.16683927e-2f;
+    sum = sum * rest + 1.66665196e-1f;
+    sum = sum * rest + 0.49999994f;
+    sum = (sum * rest + 1.0f) * rest + 1.0f;
+    return v < 88.0f ? FLOATS_OF(INTS_OF(sum) + (INTS_OF(shifted) << 23)) : INFINITY;
+}
+#else
+#define exponential exp
+#endif
+
 inline FLOATS activate_SILU(FLOATS g)
 {
 #if ALPHA_BITS == 0x3f800000u
-    return g / (1.0f + exp(-g));
+    return g / (1.0f + exponential(-g));
 #else
-    return g / (1.0f + exp(-as_float(ALPHA_BITS) * g));
+    return g / (1.0f + exponential(-as_float(ALPHA_BITS) * g));
 #endif
 }
 inline FLOATS activate_GELU(FLOATS g)
@@ -58,7 +81,7 @@ inline FLOATS activate_GELU(FLOATS g)
 /* (1 + tanh(v)) / 2 is 1 / (1 + exp(-2 v)); some tanh do not reach -1. */
 inline FLOATS activate_GELU_TANH(FLOATS g)
 {
-    return g / (1.0f + exp(-1.59576912f * (g + 0.044715f * g * g * g))); /* 2 sqrt(2 / pi) */
+    return g / (1.0f + exponential(-1.59576912f * (g + 0.044715f * g * g * g))); /* 2 sqrt(2 / pi) */
 }
 inline FLOATS activate_RELU(FLOATS g)
 {

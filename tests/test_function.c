@@ -361,8 +361,9 @@ static void every_function_in_every_variant(void **state)
  * of a number, and no comparison makes a number of NaN. */
 static void extreme_values(void **state)
 {
-    const float values[] = {0.0f,  -0.0f,  1e-30f, -1e-30f, 0.5f,  -0.5f,  5.0f,  -5.0f,  12.0f, -12.0f,
-                            88.0f, -88.0f, 104.0f, -104.0f, 1e15f, -1e15f, 3e38f, -3e38f, NAN};
+    const float values[] = {0.0f,   -0.0f,   1e-30f, -1e-30f, 0.5f,  -0.5f,  5.0f,  -5.0f,
+                            12.0f,  -12.0f,  87.4f,  -87.4f,  88.0f, -88.0f, 88.6f, -88.6f,
+                            104.0f, -104.0f, 1e15f,  -1e15f,  3e38f, -3e38f, NAN};
     enum { COUNT = sizeof(values) / sizeof(values[0]) };
     const float one = 1;
     const uint32_t offsets[] = {0, COUNT};
