@@ -10,7 +10,7 @@
  * Deterministic: every sum runs over k in rising order (of a pair, the second step first), the same in every body. */
 
 #if !PAIRS_AMX
-#define LOW_ROWS (ITEM_ROWS / (ITEM_VECTORS == 2 ? 4 : 3)) /* a tile of at most that many is low */
+#define LOW_ROWS (ITEM_ROWS / (ITEM_VECTORS == 2 ? 4 : 6)) /* a tile of at most that many is low */
 
 /* Adds the products of a tile of ROWS rows, in MEMORY, and PANELS panels, `panel_size` apart, over the steps of a chunk
  * to sums [row][PANEL_COLUMNS], those of a panel LOW_ROWS rows behind those of the one before. Loops over sums are
@@ -46,7 +46,7 @@
                 FOR_EACH_LINE(line)                                                                                    \
                 fetch_next(here.at + k % FETCH_STREAMS * here.apart + line * LINE_BYTES);                              \
             }                                                                                                          \
-            if (PANELS > 1 && LOW_AHEAD > 0)                                                                           \
+            if (PANELS > 1)                                                                                            \
                 for (uint panel = 0; panel < PANELS; panel++)                                                          \
                     FOR_EACH_LINE(line) fetch((ulong)(b + panel * panel_size) + LOW_AHEAD + line * LINE_BYTES);        \
             ADD_ROUND(ROWS, PANELS, 0, FACTOR_OF, add_products)                                                        \

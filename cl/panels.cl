@@ -39,13 +39,6 @@
 
 #define PANEL_COLUMNS (16 * ITEM_VECTORS)
 
-/* From how many tiles on a chunk is made floats once for all of them; 0: never. Converting f16 takes the multipliers'
- * own units on processors with registers of 16 floats (0.89 of the time with 11 tiles, 1.12 with 2). */
-#define HALVES_f32 0
-#define HALVES_f16 1
-#define HALVES_bf16 0
-#define UNPACKED_TILES (CALL(HALVES, WEIGHT_TYPE) && ITEM_VECTORS == 2 && !IN_PAIRS ? 4 : 0)
-
 /* A vector of weights, and what products take of it in a round: PAIRS has 2 steps of 16 columns in a vector, which
  * floats are multiplied by in two rounds, the first step's first. */
 #if PAIRS
@@ -85,23 +78,33 @@ inline float16 add_last_product(float16 sum, __global const ushort *a, uint16 we
 #else
 #define ROUNDS STEP
 #define FACTOR float16
-#if PAIRS && ITEM_VECTORS == 1 && defined(__x86_64__)
-/* The first step's weights lie in the lower halves of floats: read two bytes early, they lie in the upper ones, as the
- * second step's do, and no instruction shifts them. x86 clears the lower halves while it reads. What lies before the
- * first panel: layout.h, lead. Not for vectors as long as a cache line, of which every one would then lie in two. */
-typedef uint16 early_uint16 __attribute__((aligned(2)));
-#define load_factor(from, round)                                                                                       \
-    as_float16(*(__global const early_uint16 *)((from) - 1 + (round)) & 0xffff0000u)
-#elif PAIRS
+#if PAIRS
 #define load_factor(from, round) as_float16((round) ? load_vector(from) & 0xffff0000u : load_vector(from) << 16)
 #else
 #define load_factor(from, round) load_vector(from)
 #endif
 
-#define load_unpacked(from, round) vload16(0, from)
-
 #define add_products(sum, a, weights) ((sum) + *(a) * (weights)) /* `a` in whichever memory */
 #define add_last_product add_products
+#endif
+
+/* From how many tiles on the weights of a chunk are made floats once for all of them, in the order in which they lie; 0:
+ * never. Converting f16 takes the multipliers' own units: where registers have 16 floats 0.89 of the time with 11 tiles,
+ * 1.12 with 2. Where they have 8, two instructions a vector are much beside the products of 6 rows: bf16 0.72 of the
+ * time with 22 tiles (f16 0.92), 0.93 with 3 (0.96), 1.0 with 2. */
+#define UNPACKED_f32 0
+#define UNPACKED_f16 (ITEM_VECTORS == 2 ? 4 : 3)
+#define UNPACKED_bf16 (ITEM_VECTORS == 2 ? 0 : 3)
+#define UNPACKED_TILES (IN_PAIRS ? 0 : CALL(UNPACKED, WEIGHT_TYPE))
+
+#if UNPACKED_TILES
+#define load_unpacked(from, round) vload16(round, from)
+inline void unpack_chunk(__global const ELEMENT(WEIGHT_TYPE) *b, uint steps, float *to)
+{
+    for (uint i = 0; i < steps * PANEL_COLUMNS; i += STEP * 16)
+        _Pragma("unroll") for (uint round = 0; round < ROUNDS; round++)
+            *(float16 *)(to + i + 16 * round) = load_factor(b + i, round);
+}
 #endif
 
 /* fetch() asks for the cache line at an address, which may lie past the end of a buffer; fetch_far() for no nearer than
@@ -121,19 +124,19 @@ typedef uint16 early_uint16 __attribute__((aligned(2)));
 #define LINE_BYTES 64
 #define STEP_BYTES (STEP * PANEL_COLUMNS * sizeof(ELEMENT(WEIGHT_TYPE)))
 
-/* A block of a single low tile multiplies LOW_PANELS panels at once, as many as vector.c gives a work-item. Of each it
- * fetches what is LOW_AHEAD bytes on, or, 0, takes it at the rate at which it comes. Where registers have 16 floats,
- * one or two rows took 1.2 to 1.4 times as long by two panels and without fetching. */
-#define LOW_PANELS (2 * ITEM_VECTORS)
-#define LOW_AHEAD (ITEM_VECTORS == 2 ? 1024 : 0)
+/* A block of a single low tile multiplies LOW_PANELS panels at once, as many as vector.c gives a work-item, and of each
+ * fetches what is LOW_AHEAD bytes on: one or two rows took 1.2 to 1.4 times as long by two panels and without fetching.
+ */
+#define LOW_PANELS 4
+#define LOW_AHEAD 1024
 
 /* Where the next chunk of weights is fetched while a tile is multiplied. What processors read ahead of their own accord
  * ends with the page, and is for several streams at a time: of FETCH_STREAMS parts of a chunk side by side, memory
  * gives 1.2 times what it gives of one part after the other (Xeon, Emerald Rapids; layers with 2 to 16 rows an expert
- * took 0.78 to 0.88 of their time). More tiles than STREAMED_TILES have time enough, and took 1.02 of it, but by AMX.
- * With registers of 8 floats this is not measured. */
+ * took 0.78 to 0.88 of their time; 0.9 with registers of 8 floats). More tiles than STREAMED_TILES have time enough,
+ * and took 1.02 of it, but by AMX. */
 #define FETCH_STREAMS (PAIRS_AMX ? 8 : 4)
-#define STREAMED_TILES (PAIRS_AMX ? 32 : ITEM_VECTORS == 2 ? 4 : 0)
+#define STREAMED_TILES (PAIRS_AMX ? 32 : 2 * ITEM_VECTORS)
 
 /* From PAIRED_TILES on AMX fetches every other line alone, page by page; processors read lines in pairs, and bring the
  * one beside. A fetch takes one of the few places for lines on their way to the first-level cache, as A's lines do,
@@ -145,16 +148,12 @@ typedef uint16 early_uint16 __attribute__((aligned(2)));
 /* Whether the rows of the next tile are fetched as well. Those of a block may be more than the second-level cache
  * holds, the more so where processors share it, and their steps come from as many places as there are rows, which
  * processors do not read ahead: 0.94 to 0.98 of the time with 22 tiles of 2048 steps. Not of bf16 rows, which take half
- * as much. With registers of 8 floats this is not measured. */
+ * as much, nor with registers of 8 floats (1.0 to 1.06). */
 #define ROWS_AHEAD (ITEM_VECTORS == 2 && !IN_PAIRS)
 
-/* Vectors of 16 floats fetch weights to the second-level cache: 0.97 of the time with two tiles, whose A and weights
- * fill the first one. */
-#if ITEM_VECTORS == 2
+/* Weights are fetched to the second-level cache: 0.93 to 0.97 of the time with two tiles, whose A and weights fill the
+ * first one. */
 #define fetch_next fetch_far
-#else
-#define fetch_next fetch
-#endif
 
 /* Vector's step k fetches at `at` + k / FETCH_STREAMS * stride + k % FETCH_STREAMS * apart, AMX one line in `gap`
  * bytes. The rows of the next tile begin at `rows`: where none are known, any address that is mapped. */

@@ -119,8 +119,8 @@ inline void multiply_chunk(struct parts tiles, uint begin, uint stride, __global
     struct ahead ahead = ahead_of(b, steps, count);
 #if UNPACKED_TILES
     float unpacked[DEPTH_STEPS * PANEL_COLUMNS] __attribute__((aligned(64)));
-    for (uint i = 0; count >= UNPACKED_TILES && i < steps * PANEL_COLUMNS; i += 16)
-        *(float16 *)(unpacked + i) = load_vector(b + i);
+    if (count >= UNPACKED_TILES)
+        unpack_chunk(b, steps, unpacked);
 #endif
 #if PAIRS_AMX
     uint cut[PIECES == 2 ? CHUNK_ELEMENTS / 2 * PANEL_COLUMNS : 1] __attribute__((aligned(64)));

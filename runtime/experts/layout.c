@@ -27,12 +27,6 @@ static size_t panel_steps(const struct moecl_layout *layout, const struct moecl_
     return layout->pairs ? moecl_divide_up(shape->in, 2) : shape->in;
 }
 
-/* A cache line, so that panels still begin with one. */
-size_t moecl_layout_lead(const struct moecl_layout *layout)
-{
-    return layout->pairs ? 64 : 0;
-}
-
 bool moecl_layout_group_bytes(const struct moecl_layout *layout, const struct moecl_group_shape *shape, size_t *bytes)
 {
     size_t columns = shape->out;

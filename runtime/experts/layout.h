@@ -32,8 +32,6 @@ struct moecl_group_shape {
 
 /* Panels a group has; 0 for rows. */
 size_t moecl_layout_panels(const struct moecl_layout *layout, const struct moecl_group_shape *shape);
-/* Bytes in front of a buffer's first group. Nothing lies there, but kernels may read it, and drop what they read. */
-size_t moecl_layout_lead(const struct moecl_layout *layout);
 /* Bytes of one group; false on overflow. */
 bool moecl_layout_group_bytes(const struct moecl_layout *layout, const struct moecl_group_shape *shape, size_t *bytes);
 /* Writes `matrix` (and `up`, where gated), converted to the storage type, to the group at `packed`, as rows

@@ -31,13 +31,13 @@ static size_t largest_part(const moecl_matrices *matrices)
     size_t bytes = allocation < SIZE_MAX ? (size_t)allocation : SIZE_MAX;
     if (elements && elements < bytes / moecl_type_size(matrices->options.weights))
         bytes = elements * moecl_type_size(matrices->options.weights);
-    return bytes - moecl_layout_lead(&matrices->layout);
+    return bytes;
 }
 
 static moecl_status allocate_parts(moecl_matrices *matrices)
 {
     struct moecl_context *context = matrices->context;
-    const size_t groups = matrices->options.groups, lead = moecl_layout_lead(&matrices->layout);
+    const size_t groups = matrices->options.groups;
     moecl_status status = MOECL_OK;
     size_t total;
     if (!moecl_layout_group_bytes(&matrices->layout, &matrices->shape, &matrices->group_bytes) ||
@@ -62,7 +62,7 @@ static moecl_status allocate_parts(moecl_matrices *matrices)
     matrices->part_count = count;
     for (size_t i = 0; i < count; i++) {
         const struct moecl_part part = moecl_matrices_part(matrices, i);
-        const size_t bytes = lead + (part.end - part.first) * matrices->group_bytes;
+        const size_t bytes = (part.end - part.first) * matrices->group_bytes;
         TRY(moecl_buffer_create(context, CL_MEM_READ_WRITE, bytes, "weights", &matrices->parts[i]));
     }
 out:
@@ -173,8 +173,7 @@ const moecl_matrices_options *moecl_matrices_describe(const moecl_matrices *matr
 
 struct moecl_part moecl_matrices_part(const moecl_matrices *matrices, size_t index)
 {
-    struct moecl_part part = {.first = index * matrices->groups_a_part,
-                              .buffer = {matrices->parts[index], moecl_layout_lead(&matrices->layout)}};
+    struct moecl_part part = {.first = index * matrices->groups_a_part, .buffer = {matrices->parts[index], 0}};
     part.end = part.first + matrices->groups_a_part;
     if (part.end > matrices->options.groups)
         part.end = matrices->options.groups;

@@ -18,6 +18,7 @@ enum parameter { ITEM_ROWS, ITEM_VECTORS, BLOCK_TILES, DEPTH_STEPS, PRODUCTS, PI
 enum products { FITTED, FLOATS, PAIRS, PAIRS_AVX512, PAIRS_AMX };
 
 enum { TYPE_NONE = MOECL_BF16 + 1 }; /* x is not read */
+enum { LOW_PANELS = 4 };             /* cl/panels.cl has the same */
 
 static const struct moecl_parameter parameters[PARAMETER_COUNT] = {
     [ITEM_ROWS] = {"item_rows", "rows a tile has at most", {6, 8, 10, 12}, 4},
@@ -278,11 +279,11 @@ static moecl_status pack(struct moecl_gemm *gemm, struct moecl_chain *chain, con
                         arguments, sizeof(arguments) / sizeof(arguments[0]));
 }
 
-/* How many panels a work-item has: as many as low tiles multiply at once (panels.cl), where that leaves every core two
- * work-items; more or fewer make no difference to other tiles. */
+/* How many panels a work-item has: as many as low tiles multiply at once, where that leaves every core two work-items;
+ * more or fewer make no difference to other tiles. */
 static size_t item_panels(const struct moecl_gemm *gemm, size_t panels, size_t blocks)
 {
-    size_t count = 2 * (size_t)gemm->values[ITEM_VECTORS];
+    size_t count = LOW_PANELS;
     while (count > 1 && moecl_divide_up(panels, count) * blocks < 2 * (size_t)gemm->context->info.compute_units)
         count /= 2;
     return count;
