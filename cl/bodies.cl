@@ -44,7 +44,7 @@
             if (PANELS == 1) {                                                                                         \
                 const struct ahead here = ahead_from(ahead, k);                                                        \
                 FOR_EACH_LINE(line)                                                                                    \
-                fetch_next(here.at + k % FETCH_STREAMS * here.apart + line * LINE_BYTES);                              \
+                fetch_far(here.at + k % FETCH_STREAMS * here.apart + line * LINE_BYTES);                               \
             }                                                                                                          \
             if (PANELS > 1)                                                                                            \
                 for (uint panel = 0; panel < PANELS; panel++)                                                          \
@@ -82,8 +82,6 @@
 #define FOR_EACH_LOW_HEIGHT(X) X(1) X(2)
 #elif LOW_ROWS == 3
 #define FOR_EACH_LOW_HEIGHT(X) X(1) X(2) X(3)
-#elif LOW_ROWS == 4
-#define FOR_EACH_LOW_HEIGHT(X) X(1) X(2) X(3) X(4)
 #endif
 
 #define DEFINE_SINGLE(rows) DEFINE_BODY(multiply_##rows, __global, rows, 1, WEIGHTS, load_factor)

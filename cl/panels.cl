@@ -125,8 +125,8 @@ inline void unpack_chunk(__global const ELEMENT(WEIGHT_TYPE) *b, uint steps, flo
 #define STEP_BYTES (STEP * PANEL_COLUMNS * sizeof(ELEMENT(WEIGHT_TYPE)))
 
 /* A block of a single low tile multiplies LOW_PANELS panels at once, as many as vector.c gives a work-item, and of each
- * fetches what is LOW_AHEAD bytes on: one or two rows took 1.2 to 1.4 times as long by two panels and without fetching.
- */
+ * fetches what is LOW_AHEAD bytes on: one or two rows took 1.2 to 1.4 times as long by two panels and without fetching,
+ * one with registers of 8 floats 1.2 to 1.3. */
 #define LOW_PANELS 4
 #define LOW_AHEAD 1024
 
@@ -151,12 +151,9 @@ inline void unpack_chunk(__global const ELEMENT(WEIGHT_TYPE) *b, uint steps, flo
  * as much, nor with registers of 8 floats (1.0 to 1.06). */
 #define ROWS_AHEAD (ITEM_VECTORS == 2 && !IN_PAIRS)
 
-/* Weights are fetched to the second-level cache: 0.93 to 0.97 of the time with two tiles, whose A and weights fill the
- * first one. */
-#define fetch_next fetch_far
-
 /* Vector's step k fetches at `at` + k / FETCH_STREAMS * stride + k % FETCH_STREAMS * apart, AMX one line in `gap`
- * bytes. The rows of the next tile begin at `rows`: where none are known, any address that is mapped. */
+ * bytes; to the second-level cache: 0.93 to 0.97 of the time with two tiles, whose A and weights fill the first one.
+ * The rows of the next tile begin at `rows`: where none are known, any address that is mapped. */
 struct ahead {
     ulong at, rows;
     uint stride, apart, gap;
