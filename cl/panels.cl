@@ -88,10 +88,10 @@ inline float16 add_last_product(float16 sum, __global const ushort *a, uint16 we
 #define add_last_product add_products
 #endif
 
-/* From how many tiles on the weights of a chunk are made floats once for all of them, in the order in which they lie; 0:
- * never. Converting f16 takes the multipliers' own units: where registers have 16 floats 0.89 of the time with 11 tiles,
- * 1.12 with 2. Where they have 8, two instructions a vector are much beside the products of 6 rows: bf16 0.72 of the
- * time with 22 tiles (f16 0.92), 0.93 with 3 (0.96), 1.0 with 2. */
+/* From how many tiles on the weights of a chunk are made floats once for all of them, in the order in which they lie;
+ * 0: never. Converting f16 takes the multipliers' own units: where registers have 16 floats 0.89 of the time with 11
+ * tiles, 1.12 with 2. Where they have 8, two instructions a vector are much beside the products of 6 rows: bf16 0.72 of
+ * the time with 22 tiles (f16 0.92), 0.93 with 3 (0.96), 1.0 with 2. */
 #define UNPACKED_f32 0
 #define UNPACKED_f16 (ITEM_VECTORS == 2 ? 4 : 3)
 #define UNPACKED_bf16 (ITEM_VECTORS == 2 ? 0 : 3)
